@@ -1,0 +1,47 @@
+"""The error hierarchy. Imports nothing, so every layer can raise these.
+
+`GraphoptError` and its children are the user's side: a bad file, option, sample or model. Each message names
+where (file, node, tensor), what was found, what was expected, and what to do. `InternalError` is ours: a pass
+broke the graph. It is outside the tree so that `except GraphoptError` never hides one of our bugs.
+"""
+
+from __future__ import annotations
+
+
+class GraphoptError(Exception):
+    """Something on the user's side is wrong; the message names what, where and the mend."""
+
+
+class LoadError(GraphoptError):
+    """The input model can't be read, or is not a valid ONNX model."""
+
+
+class ConfigError(GraphoptError):
+    """An option, pass name, target name or pipeline text is wrong."""
+
+
+class UnsupportedError(GraphoptError):
+    """The model needs something that graphopt, or the chosen target, doesn't support."""
+
+
+class CalibrationError(GraphoptError):
+    """Calibration or validation data is missing, malformed, or not finite."""
+
+
+class EmitError(GraphoptError):
+    """The result can't be written."""
+
+
+class PassError(GraphoptError):
+    """A pass can't do what it was asked to do on this model."""
+
+
+class InternalError(Exception):
+    """A bug in graphopt: a pass left the graph invalid, or changed a result it promised to keep.
+
+    `reproducer` is the folder with the model before the failing pass and the pipeline, or None.
+    """
+
+    def __init__(self, message: str, reproducer: str | None = None) -> None:
+        super().__init__(message)
+        self.reproducer = reproducer

@@ -1,0 +1,51 @@
+"""What a pass is, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from graphopt.ir import Graph
+from graphopt.pipeline.remarks import Remarks
+from graphopt.quant import Range
+from graphopt.targets.spec import Target
+
+if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
+    from graphopt.calibration import Dataset
+
+Progress = Callable[[str, int, int | None], None]
+"""(what is being done, steps done, steps in all or None) → nothing."""
+
+
+def _no_progress(_what: str, _done: int, _total: int | None) -> None:
+    return
+
+
+@dataclass
+class Context:
+    """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none."""
+
+    remarks: Remarks = field(default_factory=Remarks)
+    target: Target | None = None
+    calibration: Dataset | None = None
+    ranges: dict[str, Range] | None = None
+    threads: int | None = None
+    progress: Progress = _no_progress
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite. Subclasses are frozen dataclasses; their fields are the pass's options (CLI, TOML and help read them).
+
+    `name` is the pass's name in pipelines, `lossless` promises the same outputs up to float rounding (the Numerics
+    instrument holds it to that), `summary` is one line of help. No state survives `run`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    lossless: ClassVar[bool] = False
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Rewrite `graph` in place; say what was done and declined in `ctx.remarks`."""
+        raise TypeError(f"{type(self).__name__} defines no run()")

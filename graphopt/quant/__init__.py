@@ -1,0 +1,17 @@
+"""What a quantized number is: schemes, ranges, scales and the plan. Pure data and arithmetic, no graph."""
+
+from graphopt.quant.arithmetic import QuantParams, dequantize, quantize, solve_params
+from graphopt.quant.plan import Edge, QuantPlan, TensorPlan
+from graphopt.quant.scheme import Range, Scheme
+
+__all__ = [
+    "Edge",
+    "QuantParams",
+    "QuantPlan",
+    "Range",
+    "Scheme",
+    "TensorPlan",
+    "dequantize",
+    "quantize",
+    "solve_params",
+]

@@ -1,0 +1,88 @@
+"""The quantization plan: which tensor is read in which scheme, by whom, and over which range.
+
+Planning and calibration fill it in; `insert-qdq` alone turns it into nodes (annotate, then materialise once).
+Entries name tensors and nodes by name, so that a plan can be printed, saved and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from graphopt.quant.scheme import Range, Scheme
+
+
+@dataclass(frozen=True, order=True)
+class Edge:
+    """One use of a tensor: input number `index` of the node named `node`."""
+
+    node: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.index}"
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one tensor is quantized.
+
+    Attributes:
+        tensor: the tensor's name.
+        scheme: its integer representation.
+        edges: the uses that read the quantized values; every other use keeps the float values.
+        is_output: the graph output of this name carries the quantized values too.
+        group: tensors with the same group share one scale and zero point; None shares with nobody.
+        range: filled by calibration (or from the constant itself); None until then.
+        reason: the rule of the target that asked for it, for the reader.
+    """
+
+    tensor: str
+    scheme: Scheme
+    edges: tuple[Edge, ...]
+    is_output: bool = False
+    group: str | None = None
+    range: Range | None = None
+    reason: str = ""
+
+
+@dataclass
+class QuantPlan:
+    """All planned tensors, in graph order. Weights (constants) and activations are both here."""
+
+    target: str | None = None
+    tensors: dict[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
+    # Nodes that are meant to run in integers: what a backend check compares the engine against.
+    quantized_nodes: dict[str, str] = field(default_factory=dict[str, str])
+    # Nodes that could have been and stay float, with the reason.
+    float_nodes: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __bool__(self) -> bool:
+        return bool(self.tensors)
+
+    def __iter__(self) -> Iterator[TensorPlan]:
+        return iter(self.tensors.values())
+
+    def add(self, entry: TensorPlan) -> None:
+        """Plan one tensor; a tensor has one entry."""
+        if entry.tensor in self.tensors:
+            raise ValueError(f"tensor '{entry.tensor}' is planned already")
+        self.tensors[entry.tensor] = entry
+
+    def set_range(self, tensor: str, value_range: Range) -> None:
+        """Set the calibrated range of a planned tensor."""
+        self.tensors[tensor] = replace(self.tensors[tensor], range=value_range)
+
+    def groups(self) -> dict[str, list[TensorPlan]]:
+        """Members of each shared-scale group, in graph order."""
+        members: dict[str, list[TensorPlan]] = {}
+        for entry in self:
+            if entry.group is not None:
+                members.setdefault(entry.group, []).append(entry)
+        return members
+
+    def clear(self) -> None:
+        """Forget everything (the plan has been materialised, or is made anew)."""
+        self.tensors.clear()
+        self.quantized_nodes.clear()
+        self.float_nodes.clear()

@@ -1,0 +1,1 @@
+"""Targets as data: what each backend wants from a quantized graph."""

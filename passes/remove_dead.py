@@ -1,0 +1,39 @@
+"""Remove nodes whose results reach no output.
+
+    y = Conv(x, W); z = Relu(x); return z      →      z = Relu(x); return z
+
+Works in nested graphs too. ONNX operators have no side effects, so a node nobody reads can't be observed. Declines
+nothing; a node of a custom domain is kept, because only its owner knows whether it has effects (a print, a counter).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphopt.ir import Graph
+from graphopt.pipeline import Context, Pass
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+
+
+@dataclass(frozen=True)
+class RemoveDead(Pass):
+    """Remove nodes whose results reach no output."""
+
+    name: ClassVar[str] = "remove-dead"
+    summary: ClassVar[str] = "remove nodes whose results reach no output"
+    lossless: ClassVar[bool] = True
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Sweep from the unread nodes backwards, in every nested graph."""
+        for scope in graph.walk():
+            for node in scope.live_nodes():
+                read = any(t.outputs or scope.is_output(t) for t in node.outputs)
+                if read:
+                    continue
+                if node.domain not in STANDARD_DOMAINS:
+                    ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
+                    continue
+                for removed in scope.remove_unused([node]):
+                    ctx.remarks.applied(removed, "nothing reads its outputs")
