@@ -1,0 +1,222 @@
+"""Calibration and validation data as a stream of checked samples, from files, functions or Python objects.
+
+A `Dataset` can be iterated any number of times and yields one model call at a time. Files are read one at a
+time, so memory does not grow with the number of files in a folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.calibration.npz import LABELS, common_count, cut_feeds, open_npz, read_feeds, read_labels
+from graphopt.calibration.samples import Feed, InputSpec, check_feed, count_samples, input_specs, require_names
+from graphopt.errors import CalibrationError, ConfigError
+
+__all__ = ["Dataset", "InputSpec", "Source", "input_specs", "load_dataset"]
+
+# A path, "module:function", {input: stacked array}, or an iterable of feeds (of arrays, for one input).
+Source = str | Path | Mapping[str, Any] | Iterable[Any]
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class Dataset:
+    """Samples for a model: each iteration yields feeds `{input: array}`, one model call each, in a fixed order.
+
+    Attributes:
+        name: where the samples come from, for messages.
+        count: the number of samples, or None when only iterating can tell.
+        labels: one class index per row of the samples, or None.
+    """
+
+    def __init__(
+        self,
+        feeds: Callable[[], Iterator[Feed]],
+        *,
+        name: str,
+        count: int | None = None,
+        labels: NDArray[Any] | None = None,
+    ) -> None:
+        self._feeds = feeds
+        self.name = name
+        self.count = count
+        self.labels = labels
+
+    def __iter__(self) -> Iterator[Feed]:
+        empty = True
+        for feed in self._feeds():
+            empty = False
+            yield feed
+        if empty:
+            raise CalibrationError(f"{self.name}: no samples: give at least one")
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise TypeError(f"{self.name}: the number of samples is not known")
+        return self.count
+
+    def limited(self, limit: int) -> Dataset:
+        """The first `limit` samples (all, when there are fewer)."""
+        count = None if self.count is None else min(self.count, limit)
+        labels = self.labels
+        if labels is not None and self.count:
+            labels = labels[: cast(int, count) * (len(labels) // self.count)]
+        return Dataset(lambda: itertools.islice(self._feeds(), limit), name=self.name, count=count, labels=labels)
+
+
+def load_dataset(source: Source, inputs: Sequence[InputSpec], *, limit: int | None = None) -> Dataset:
+    """Open calibration or validation data for a model with these inputs.
+
+    Args:
+        source: the path of an .npz file (arrays stacked on axis 0, keyed by input name; a key `labels` holds class
+            indices), or of a folder of such files (read in sorted order); the text `module:function`, a function
+            without parameters that yields `{input: array}`; or in Python a dict of stacked arrays, or an iterable
+            of feeds, or of plain arrays when the model has one input. An iterable that can only be walked once
+            (a generator) is kept in memory.
+        inputs: the model's inputs, see `input_specs`.
+        limit: use at most this many samples.
+
+    Raises:
+        CalibrationError: the data is missing, can't be read, or doesn't fit the inputs. Shapes and types in files
+            are checked here, values when they are read.
+        ConfigError: `limit` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"the sample limit is {limit}; expected at least 1")
+    dataset = _open(source, inputs)
+    return dataset if limit is None else dataset.limited(limit)
+
+
+def _open(source: Source, inputs: Sequence[InputSpec]) -> Dataset:
+    if isinstance(source, str) and not Path(source).exists() and _FUNCTION.fullmatch(source):
+        return _from_function(source, inputs)
+    if isinstance(source, (str, Path)):
+        return _from_files(_npz_files(Path(source)), str(source), inputs)
+    if isinstance(source, Mapping):
+        return _from_stacked(cast("Mapping[str, Any]", source), inputs)
+    if isinstance(source, np.ndarray):
+        return _from_stacked({_only(inputs).name: source}, inputs)
+    return _from_iterable(source, inputs)
+
+
+def _npz_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")
+    if not files:
+        images = any(file.suffix.lower() in _IMAGES for file in path.iterdir())
+        found = "images, which are not read yet" if images else "no .npz file"
+        raise CalibrationError(
+            f"folder '{path}' holds {found}: save the preprocessed samples as .npz, one array per input"
+        )
+    return files
+
+
+def _from_files(paths: Sequence[Path], name: str, inputs: Sequence[InputSpec]) -> Dataset:
+    files = [open_npz(path, inputs) for path in paths]
+    count = sum(file.count for file in files)
+    labels = None
+    if all(file.has_labels for file in files):
+        labels = _check_labels(np.concatenate([read_labels(file) for file in files]), count, name)
+
+    def feeds() -> Iterator[Feed]:
+        return itertools.chain.from_iterable(read_feeds(file, inputs) for file in files)
+
+    return Dataset(feeds, name=name, count=count, labels=labels)
+
+
+def _from_stacked(source: Mapping[str, Any], inputs: Sequence[InputSpec]) -> Dataset:
+    name = "calibration data"
+    arrays = {key: np.asarray(value) for key, value in source.items()}
+    labels = None
+    if all(spec.name != LABELS for spec in inputs):
+        labels = arrays.pop(LABELS, None)
+    require_names(arrays, inputs, name)
+    counts = {spec.name: count_samples(arrays[spec.name].shape, spec, name) for spec in inputs}
+    count = common_count(counts, name, extra=arrays.keys() - counts.keys())
+    if labels is not None:
+        labels = _check_labels(labels, count, name)
+    return Dataset(lambda: cut_feeds(arrays, inputs, count, name), name=name, count=count, labels=labels)
+
+
+def _from_iterable(source: Iterable[Any], inputs: Sequence[InputSpec]) -> Dataset:
+    name = "calibration data"
+    # A one-shot iterator would be empty the second time.
+    again: Iterable[Any] = list(source) if isinstance(source, Iterator) else source
+    count = len(again) if isinstance(again, Sized) else None
+    return Dataset(lambda: _checked(again, inputs, name), name=name, count=count)
+
+
+def _from_function(source: str, inputs: Sequence[InputSpec]) -> Dataset:
+    function = _import_function(source)
+
+    def feeds() -> Iterator[Feed]:
+        try:
+            made = iter(function())
+        except Exception as error:  # user code: whatever it raises is reported with its place
+            raise CalibrationError(f"{source} raised {type(error).__name__}: {error}") from error
+        return _checked(made, inputs, source)
+
+    return Dataset(feeds, name=source)
+
+
+def _import_function(source: str) -> Callable[[], Iterable[Any]]:
+    module_name, _, function_name = source.partition(":")
+    # A console script doesn't have the working directory on its path; users keep such files there.
+    sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # user code: whatever its import raises is reported with its place
+        reason = f"{type(error).__name__}: {error}"
+        raise CalibrationError(f"{source}: module '{module_name}' can't be imported ({reason})") from error
+    finally:
+        sys.path.remove("")
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise CalibrationError(f"{source}: module '{module_name}' has no function '{function_name}'")
+    return cast("Callable[[], Iterable[Any]]", function)
+
+
+def _checked(samples: Iterable[Any], inputs: Sequence[InputSpec], name: str) -> Iterator[Feed]:
+    """Feeds of free-form samples: dicts, or plain arrays for a model with one input."""
+    iterator = iter(samples)
+    known = {spec.name for spec in inputs} | {LABELS}
+    for index in itertools.count():
+        where = f"{name}, sample {index}"
+        try:
+            sample = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # user code: whatever it raises is reported with its place
+            raise CalibrationError(f"{where}: the source raised {type(error).__name__}: {error}") from error
+        feed = cast("Mapping[str, Any]", sample) if isinstance(sample, Mapping) else {_only(inputs).name: sample}
+        for extra in sorted(feed.keys() - known) if index == 0 else ():
+            warnings.warn(f"{where}: '{extra}' is not an input of the model: ignored", stacklevel=2)
+        yield check_feed(feed, inputs, where)
+
+
+def _only(inputs: Sequence[InputSpec]) -> InputSpec:
+    if len(inputs) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in inputs)
+        raise CalibrationError(f"the model has {len(inputs)} inputs ({names}): give each sample as a dict")
+    return inputs[0]
+
+
+def _check_labels(labels: NDArray[Any], count: int, name: str) -> NDArray[Any]:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) % count or len(labels) == 0:
+        raise CalibrationError(
+            f"{name}: '{LABELS}' is {labels.dtype} {list(labels.shape)}; expected one integer class index per row "
+            f"of the {count} samples"
+        )
+    return labels

@@ -1,0 +1,149 @@
+"""The ranges file: calibrated ranges as JSON, tied to the model they were measured on.
+
+    {"format": "graphopt-ranges", "version": 1, "method": "minmax", "model_hash": "…", "data_hash": "…",
+     "ranges": {"tensor": {"low": -1.5, "high": 6.0}, "per channel": {"low": [0.0, …], "high": [1.0, …]}}}
+
+Keys are sorted and floats are written with the shortest text that reads back to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto
+
+from graphopt.errors import CalibrationError, EmitError
+from graphopt.quant import Range
+
+_FORMAT = "graphopt-ranges"
+_VERSION = 1
+
+
+def save_ranges(path: Path, ranges: Mapping[str, Range], *, model_hash: str, data_hash: str, method: str) -> None:
+    """Write the ranges; the file appears complete or not at all.
+
+    Raises:
+        EmitError: the file can't be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "method": method,
+        "model_hash": model_hash,
+        "data_hash": data_hash,
+        "ranges": {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in ranges.items()},
+    }
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as stream:
+            temporary = Path(stream.name)
+            stream.write(text)
+        # Temporary files are private; a result has the permissions of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise EmitError(f"can't write the ranges file '{path}' ({error.strerror}): choose another path") from error
+
+
+def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:
+    """Read the ranges of the model with this hash, sorted by tensor name.
+
+    Raises:
+        CalibrationError: the file can't be read, is not a ranges file, or was made for another model.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CalibrationError(f"can't read the ranges file '{path}' ({error.strerror})") from error
+    except ValueError as error:
+        raise CalibrationError(
+            f"'{path}' is not a ranges file ({error}): make one with `graphopt calibrate`"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:  # pyright: ignore[reportUnknownMemberType]  # JSON
+        raise CalibrationError(f"'{path}' is not a ranges file: make one with `graphopt calibrate`")
+    fields = cast("dict[str, Any]", content)
+    if fields.get("version") != _VERSION:
+        raise CalibrationError(f"'{path}' has version {fields.get('version')}; expected {_VERSION}: calibrate again")
+    if fields.get("model_hash") != model_hash:
+        raise CalibrationError(
+            f"'{path}' holds the ranges of another model (hash {str(fields.get('model_hash'))[:12]}, this model has "
+            f"{model_hash[:12]}): calibrate this model"
+        )
+    try:
+        return {name: Range(_array(r["low"]), _array(r["high"])) for name, r in sorted(fields["ranges"].items())}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CalibrationError(f"'{path}' is damaged ({error}): calibrate again") from error
+
+
+def model_hash(model: ModelProto) -> str:
+    """SHA-256 (hex) of the model's content; doc strings, producer, metadata and inferred shapes don't count.
+
+    External data counts by its location, not its content.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for name in ("producer_name", "producer_version", "model_version", "doc_string", "metadata_props"):
+        copy.ClearField(name)
+    _clear_docs(copy.graph)
+    for function in copy.functions:
+        function.ClearField("doc_string")
+        for node in function.node:
+            _clear_node_docs(node)
+    digest = hashlib.sha256()
+    # The weights one by one, so that a model beyond protobuf's 2 GiB can be hashed.
+    for tensor in copy.graph.initializer:
+        digest.update(tensor.SerializeToString(deterministic=True))
+    copy.graph.ClearField("initializer")
+    digest.update(copy.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def data_hash(samples: Iterable[Mapping[str, NDArray[Any]]]) -> str:
+    """SHA-256 (hex) of all samples: names, types, shapes and values, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        for name, value in sorted(sample.items()):
+            digest.update(f"{name}:{value.dtype.str}{value.shape};".encode())
+            digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _clear_docs(graph: GraphProto) -> None:
+    # Value infos only repeat what inference finds: whether it was run is not part of the model.
+    for name in ("doc_string", "metadata_props", "value_info"):
+        graph.ClearField(name)
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.ClearField("doc_string")
+        value.ClearField("metadata_props")
+    for node in graph.node:
+        _clear_node_docs(node)
+
+
+def _clear_node_docs(node: NodeProto) -> None:
+    node.ClearField("doc_string")
+    node.ClearField("metadata_props")
+    for attribute in node.attribute:
+        attribute.ClearField("doc_string")
+        if attribute.HasField("g"):
+            _clear_docs(attribute.g)
+        for graph in attribute.graphs:
+            _clear_docs(graph)
+
+
+def _array(value: Any) -> NDArray[np.float64]:
+    return np.asarray(value, np.float64)

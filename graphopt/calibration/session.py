@@ -1,0 +1,121 @@
+"""onnxruntime sessions on the CPU, opened one way, with errors a user can read."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from graphopt.errors import CalibrationError, UnsupportedError
+
+# True: everything onnxruntime has; "basic": only rewrites that stay in standard ONNX; False: the model as it is.
+Optimize = bool | Literal["basic"]
+
+_LEVELS: dict[Optimize, ort.GraphOptimizationLevel] = {
+    True: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    False: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+# Protobuf can't serialize more than 2 GiB. Weights beyond this go through files; the rest is for what the
+# estimate doesn't count (attributes, subgraphs).
+MAX_INLINE_BYTES = 1 << 30
+_FATAL = 4  # onnxruntime's log level: what it says at lower levels it also raises
+
+
+def open_session(
+    model: ModelProto | Path,
+    *,
+    threads: int | None = None,
+    optimize: Optimize = True,
+    optimized_path: Path | None = None,
+    base_dir: Path | None = None,
+) -> ort.InferenceSession:
+    """A CPU session for the model.
+
+    Args:
+        model: the model, or the path of its file.
+        threads: threads within an operator; None lets onnxruntime take the cores.
+        optimize: how far onnxruntime may rewrite the graph.
+        optimized_path: where to save the rewritten graph; large weights go to `<its name>.data` beside it.
+        base_dir: the folder that external data of a ModelProto is relative to.
+
+    Raises:
+        UnsupportedError: onnxruntime can't load or run the model; the message has its reason on one line.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.graph_optimization_level = _LEVELS[optimize]
+    options.intra_op_num_threads = threads or 0
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{optimized_path.name}.data"
+        )
+    if base_dir is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(base_dir.resolve())
+        )
+    if isinstance(model, Path):
+        return _create(str(model), options)
+    if inline_bytes(model) <= MAX_INLINE_BYTES:
+        return _create(model.SerializeToString(), options)
+    with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        _save_large(model, path, base_dir)
+        return _create(str(path), options)
+
+
+def run_session(
+    session: ort.InferenceSession, feed: Mapping[str, Any], where: str, outputs: Sequence[str] | None = None
+) -> list[NDArray[Any]]:
+    """Run one sample; `outputs` names what to fetch, None fetches every output.
+
+    Raises:
+        CalibrationError: onnxruntime failed on it; the message starts with `where`.
+    """
+    try:
+        return session.run(outputs, feed)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise CalibrationError(f"{where}: onnxruntime failed: {one_line(error)}") from error
+
+
+def inline_bytes(model: ModelProto) -> int:
+    """Bytes of the initializers that are stored in the model itself, computed from their shapes."""
+    return sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+        if tensor.data_location != TensorProto.EXTERNAL
+    )
+
+
+def one_line(error: Exception) -> str:
+    """An onnxruntime message without its code, source locations and line breaks."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", text).strip()
+
+
+def _create(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise UnsupportedError(f"onnxruntime can't load the model: {one_line(error)}") from error
+
+
+def _save_large(model: ModelProto, path: Path, base_dir: Path | None) -> None:
+    """Save with the weights in a file of their own, leaving `model` as it is."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    if base_dir is not None:
+        onnx.load_external_data_for_model(copy, str(base_dir))
+    onnx.save_model(  # pyright: ignore[reportUnknownMemberType]  # its PathLike has no parameter
+        copy, path, save_as_external_data=True, location=f"{path.name}.data"
+    )
