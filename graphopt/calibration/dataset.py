@@ -6,11 +6,7 @@ time, so memory does not grow with the number of files in a folder.
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.calibration.npz import LABELS, common_count, cut_feeds, open_npz, read_feeds, read_labels
-from graphopt.calibration.samples import Feed, InputSpec, check_feed, count_samples, input_specs, require_names
+from graphopt.calibration.python_source import call, checked, import_function, is_function_name, only_input
+from graphopt.calibration.samples import Feed, InputSpec, count_samples, input_specs, require_names
 from graphopt.errors import CalibrationError, ConfigError
 
 __all__ = ["Dataset", "InputSpec", "Source", "input_specs", "load_dataset"]
@@ -27,7 +24,6 @@ __all__ = ["Dataset", "InputSpec", "Source", "input_specs", "load_dataset"]
 # A path, "module:function", {input: stacked array}, or an iterable of feeds (of arrays, for one input).
 Source = str | Path | Mapping[str, Any] | Iterable[Any]
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -99,14 +95,15 @@ def load_dataset(source: Source, inputs: Sequence[InputSpec], *, limit: int | No
 
 
 def _open(source: Source, inputs: Sequence[InputSpec]) -> Dataset:
-    if isinstance(source, str) and not Path(source).exists() and _FUNCTION.fullmatch(source):
-        return _from_function(source, inputs)
+    if isinstance(source, str) and not Path(source).exists() and is_function_name(source):
+        function = import_function(source)
+        return Dataset(lambda: call(function, inputs, source), name=source)
     if isinstance(source, (str, Path)):
         return _from_files(_npz_files(Path(source)), str(source), inputs)
     if isinstance(source, Mapping):
         return _from_stacked(cast("Mapping[str, Any]", source), inputs)
     if isinstance(source, np.ndarray):
-        return _from_stacked({_only(inputs).name: source}, inputs)
+        return _from_stacked({only_input(inputs).name: source}, inputs)
     return _from_iterable(source, inputs)
 
 
@@ -155,62 +152,7 @@ def _from_iterable(source: Iterable[Any], inputs: Sequence[InputSpec]) -> Datase
     # A one-shot iterator would be empty the second time.
     again: Iterable[Any] = list(source) if isinstance(source, Iterator) else source
     count = len(again) if isinstance(again, Sized) else None
-    return Dataset(lambda: _checked(again, inputs, name), name=name, count=count)
-
-
-def _from_function(source: str, inputs: Sequence[InputSpec]) -> Dataset:
-    function = _import_function(source)
-
-    def feeds() -> Iterator[Feed]:
-        try:
-            made = iter(function())
-        except Exception as error:  # user code: whatever it raises is reported with its place
-            raise CalibrationError(f"{source} raised {type(error).__name__}: {error}") from error
-        return _checked(made, inputs, source)
-
-    return Dataset(feeds, name=source)
-
-
-def _import_function(source: str) -> Callable[[], Iterable[Any]]:
-    module_name, _, function_name = source.partition(":")
-    # A console script doesn't have the working directory on its path; users keep such files there.
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # user code: whatever its import raises is reported with its place
-        reason = f"{type(error).__name__}: {error}"
-        raise CalibrationError(f"{source}: module '{module_name}' can't be imported ({reason})") from error
-    finally:
-        sys.path.remove("")
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise CalibrationError(f"{source}: module '{module_name}' has no function '{function_name}'")
-    return cast("Callable[[], Iterable[Any]]", function)
-
-
-def _checked(samples: Iterable[Any], inputs: Sequence[InputSpec], name: str) -> Iterator[Feed]:
-    """Feeds of free-form samples: dicts, or plain arrays for a model with one input."""
-    iterator = iter(samples)
-    known = {spec.name for spec in inputs} | {LABELS}
-    for index in itertools.count():
-        where = f"{name}, sample {index}"
-        try:
-            sample = next(iterator)
-        except StopIteration:
-            return
-        except Exception as error:  # user code: whatever it raises is reported with its place
-            raise CalibrationError(f"{where}: the source raised {type(error).__name__}: {error}") from error
-        feed = cast("Mapping[str, Any]", sample) if isinstance(sample, Mapping) else {_only(inputs).name: sample}
-        for extra in sorted(feed.keys() - known) if index == 0 else ():
-            warnings.warn(f"{where}: '{extra}' is not an input of the model: ignored", stacklevel=2)
-        yield check_feed(feed, inputs, where)
-
-
-def _only(inputs: Sequence[InputSpec]) -> InputSpec:
-    if len(inputs) != 1:
-        names = ", ".join(f"'{spec.name}'" for spec in inputs)
-        raise CalibrationError(f"the model has {len(inputs)} inputs ({names}): give each sample as a dict")
-    return inputs[0]
+    return Dataset(lambda: checked(again, inputs, name), name=name, count=count)
 
 
 def _check_labels(labels: NDArray[Any], count: int, name: str) -> NDArray[Any]:

@@ -1,0 +1,161 @@
+"""How much two models agree: run both on the same samples, measure every output.
+
+The measures are those of `measures.py`, over all samples together (not averages of samples).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from graphopt.backends.measures import Tally, cosine, max_error, sqnr_db, top1, top1_agreement
+from graphopt.backends.onnxruntime import open_session
+from graphopt.calibration import Dataset
+from graphopt.calibration.session import run_session
+from graphopt.errors import CalibrationError, ConfigError
+
+__all__ = [
+    "Agreement",
+    "OutputAgreement",
+    "compare_models",
+    "cosine",
+    "max_error",
+    "sqnr_db",
+    "top1",
+    "top1_agreement",
+]
+
+
+@dataclass(frozen=True)
+class OutputAgreement:
+    """Agreement on one output over all samples.
+
+    Attributes:
+        name: the output's name.
+        sqnr_db: 10·log10(Σ ref² / Σ (ref − other)²), in dB.
+        cosine: Σ ref·other / sqrt(Σ ref² · Σ other²).
+        max_error: max |ref − other|.
+        relative_error: max_error / max |ref|.
+        top1_agreement: the share of rows with the same top-1; None where rows have fewer than two values.
+        mismatched: samples in which the two outputs had different shapes; they count nowhere else, and when all
+            do, the measures are NaN.
+    """
+
+    name: str
+    sqnr_db: float
+    cosine: float
+    max_error: float
+    relative_error: float
+    top1_agreement: float | None
+    mismatched: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of two models: per output, and the first output's top-1 accuracy where labels were given."""
+
+    samples: int
+    outputs: tuple[OutputAgreement, ...]
+    reference_accuracy: float | None
+    other_accuracy: float | None
+
+
+def compare_models(
+    reference: ModelProto | Path,
+    other: ModelProto | Path,
+    dataset: Dataset,
+    labels: NDArray[Any] | None = None,
+    *,
+    threads: int | None = None,
+) -> Agreement:
+    """Run both models in onnxruntime on every sample and compare their outputs by name.
+
+    Args:
+        reference: the model taken as right.
+        other: the model compared with it; it has all outputs of the reference.
+        dataset: the samples; nothing of a sample is kept.
+        labels: one class index per row of the first output, over all samples; default: the dataset's own.
+        threads: threads within an operator; None lets onnxruntime take the cores.
+
+    Raises:
+        ConfigError: `other` lacks an output, or there is nothing to compare.
+        CalibrationError: a sample can't be run, or the labels don't fit the first output.
+        UnsupportedError: onnxruntime can't load a model.
+    """
+    labels = dataset.labels if labels is None else labels
+    first, second = (open_session(model, threads=threads) for model in (reference, other))
+    names = [output.name for output in first.get_outputs() if _is_numeric(output.type)]
+    _require_outputs(names, {output.name for output in second.get_outputs()})
+    compared = [_Compared() for _ in names]
+    samples, rows, first_right, second_right = 0, 0, 0, 0
+    for feed in dataset:
+        where = f"{dataset.name}, sample {samples}"
+        a, b = (run_session(session, feed, where, names) for session in (first, second))
+        for output, x, y in zip(compared, a, b, strict=True):
+            output.add(x, y)
+        if labels is not None:
+            expected = _labels_of(labels, rows, a[0], where)
+            first_right += int(np.count_nonzero(top1(a[0]) == expected))
+            second_right += int(np.count_nonzero(top1(b[0]) == expected))
+            rows += len(expected)
+        samples += 1
+    return Agreement(
+        samples,
+        tuple(output.result(name) for name, output in zip(names, compared, strict=True)),
+        first_right / rows if rows else None,
+        second_right / rows if rows else None,
+    )
+
+
+def _is_numeric(type_name: str) -> bool:
+    """Whether onnxruntime's name of an output's type is a tensor of numbers (not a string, sequence or map)."""
+    return type_name.startswith("tensor(") and type_name != "tensor(string)"
+
+
+def _require_outputs(names: list[str], others: set[str]) -> None:
+    if not names:
+        raise ConfigError("the reference model has no numeric output: there is nothing to compare")
+    for name in names:
+        if name not in others:
+            raise ConfigError(f"the second model has no output '{name}': compare models with the same outputs")
+
+
+def _labels_of(labels: NDArray[Any], start: int, scores: NDArray[Any], where: str) -> NDArray[Any]:
+    if scores.ndim < 2:
+        raise CalibrationError(
+            f"{where}: the first output has shape {list(scores.shape)}; expected [rows, classes] to use labels"
+        )
+    expected = labels[start : start + len(scores)]
+    if len(expected) < len(scores):
+        raise CalibrationError(f"{where}: {len(labels)} labels are too few: give one per row of the samples")
+    return expected
+
+
+@dataclass
+class _Compared:
+    """One output so far."""
+
+    tally: Tally = field(default_factory=Tally)
+    compared: int = 0
+    mismatched: int = 0
+
+    def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
+        if reference.shape != other.shape:
+            self.mismatched += 1
+            return
+        self.compared += 1
+        self.tally.add(reference, other)
+
+    def result(self, name: str) -> OutputAgreement:
+        if not self.compared:
+            return OutputAgreement(name, math.nan, math.nan, math.nan, math.nan, None, self.mismatched)
+        t = self.tally
+        return OutputAgreement(
+            name, t.sqnr_db, t.cosine, t.max_error, t.relative_error, t.top1_agreement, self.mismatched
+        )
