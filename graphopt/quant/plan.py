@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 from graphopt.quant.scheme import Range, Scheme
 
@@ -34,6 +35,7 @@ class TensorPlan:
         is_output: the graph output of this name carries the quantized values too.
         group: tensors with the same group share one scale and zero point; None shares with nobody.
         range: filled by calibration (or from the constant itself); None until then.
+        fixed: the range is prescribed by the target (Softmax in TFLite), for the whole group, and is never calibrated.
         reason: the rule of the target that asked for it, for the reader.
     """
 
@@ -43,6 +45,7 @@ class TensorPlan:
     is_output: bool = False
     group: str | None = None
     range: Range | None = None
+    fixed: bool = False
     reason: str = ""
 
 
@@ -69,6 +72,10 @@ class QuantPlan:
             raise ValueError(f"tensor '{entry.tensor}' is planned already")
         self.tensors[entry.tensor] = entry
 
+    def remove(self, tensor: str) -> None:
+        """Forget one tensor: it has been materialised."""
+        del self.tensors[tensor]
+
     def set_range(self, tensor: str, value_range: Range) -> None:
         """Set the calibrated range of a planned tensor."""
         self.tensors[tensor] = replace(self.tensors[tensor], range=value_range)
@@ -80,6 +87,23 @@ class QuantPlan:
             if entry.group is not None:
                 members.setdefault(entry.group, []).append(entry)
         return members
+
+    def solved_ranges(self) -> dict[str, Range]:
+        """The range each tensor's scale comes from: its own, or the union over its group.
+
+        Raises:
+            KeyError: a tensor has no range yet; the argument is its name.
+        """
+        ranges: dict[str, Range] = {}
+        for entry in self:
+            if entry.range is None:
+                raise KeyError(entry.tensor)
+            ranges[entry.tensor] = entry.range
+        for members in self.groups().values():
+            fixed = [m for m in members if m.fixed]
+            shared = reduce(Range.union, (ranges[m.tensor] for m in fixed or members))
+            ranges.update((m.tensor, shared) for m in members)
+        return ranges
 
     def clear(self) -> None:
         """Forget everything (the plan has been materialised, or is made anew)."""

@@ -1,12 +1,81 @@
-"""What a target is."""
+"""What a target is: frozen data that planning, Q/DQ insertion, checks and the README's support table all read.
+
+A backend's quirk belongs in its table. Code that compares target names means that the table lacks a column.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from graphopt.quant import Scheme
+
+
+class Role(StrEnum):
+    """What an operator does to quantized values."""
+
+    LINEAR = "linear"  # constant weight, integer accumulation: always worth running in 8 bits
+    COMPUTE = "compute"  # an integer kernel with a scale of its own for each input and output
+    SAME_SCALE = "same scale"  # moves or selects values: inputs and outputs share one scale
+    FIXED_OUTPUT = "fixed output"  # an integer kernel that prescribes its output's scale and zero point
+
+
+Operands = Literal["all", "skip"]
+"""Which activations of an elementwise operator are quantized: all, or all but the one that fuses into its producer."""
+
+Bias = Literal["float", "int32"]
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """How one operator is quantized for one target.
+
+    Attributes:
+        role: see `Role`.
+        output_quantized: the integer kernel exists only with a Q on the output (after fused activations).
+        operands: which inputs get Q/DQ, for elementwise operators.
+        fixed_output: (scale, zero point) of the output, for `Role.FIXED_OUTPUT`.
+        conditions: names of facts about the node, in `ir.conditions`, that must all hold.
+        source: where the rule comes from: a backend document, or what was measured.
+    """
+
+    role: Role
+    output_quantized: bool = False
+    operands: Operands = "all"
+    fixed_output: tuple[float, int] | None = None
+    conditions: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A backend."""
+    """A backend and what it wants from a quantized model.
+
+    Attributes:
+        name: as on the command line.
+        title: as its makers write it.
+        activation: scheme of activations.
+        weight: scheme of constant weights; the channel axis is filled in per operator (output channels).
+        bias: "int32": DequantizeLinear of an int32 with scale s_x·s_w, zero point 0; "float": as it is.
+        fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
+        rules: operator → rule. An operator without one runs in float.
+        quantize_everywhere: the engine wants whole integer regions: wherever an input is quantized already and a
+            rule exists, quantize the operator; else only what ends in a linear operator is.
+        qdq_per_consumer: each reader gets a Q/DQ pair of its own.
+        fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
+        float_reasons: operator → why it stays float, for remarks.
+    """
 
     name: str
+    title: str
+    activation: Scheme
+    weight: Scheme
+    bias: Bias
+    fused_activations: frozenset[str]
+    rules: Mapping[str, OpRule]
+    quantize_everywhere: bool = False
+    qdq_per_consumer: bool = False
+    fuse_matmul_add: bool = True
+    float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -1,0 +1,222 @@
+"""Where a target wants quantized values: the uses of each tensor that read integers, and who shares a scale.
+
+The walk goes from the outputs backwards. A linear operator always wants its activation quantized. Operators that
+move values (MaxPool, Reshape, Concat …) or combine them (a residual Add, a pool) are quantized when what they feed is
+wanted quantized: then an integer region reaches from one linear operator to the next, and float heads (a Concat of
+boxes and scores, a Softmax) are never forced onto a grid that nobody asked for. A target that wants whole integer
+regions gets a second walk, forwards, which quantizes what reads quantized values already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from networkx.utils import UnionFind
+
+from graphopt.ir import Constant, Graph, Node, Tensor, Variable
+from graphopt.ir.conditions import unmet
+from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view
+from graphopt.targets import OpRule, Role, Target
+
+FLOAT32 = np.dtype(np.float32)
+LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass
+class Placement:
+    """What `place` found. Uses are (node, input index)."""
+
+    uses: dict[Tensor, dict[tuple[Node, int], None]] = field(default_factory=dict[Tensor, dict[tuple[Node, int], None]])
+    # Tensors whose producer only has an integer kernel when they are quantized: every reader gets the integers.
+    whole: dict[Tensor, str] = field(default_factory=dict[Tensor, str])
+    fixed: dict[Tensor, tuple[float, int]] = field(default_factory=dict[Tensor, tuple[float, int]])
+    linears: list[Linear] = field(default_factory=list[Linear])
+    quantized: dict[Node, str] = field(default_factory=dict[Node, str])
+    declined: dict[Node, str] = field(default_factory=dict[Node, str])
+    shared: UnionFind[Tensor] = field(default_factory=UnionFind)
+
+    def wanted(self, tensor: Tensor) -> bool:
+        """Whether somebody reads `tensor` quantized, or its producer must write it quantized."""
+        return tensor in self.whole or bool(self.uses.get(tensor))
+
+    def want(self, node: Node, index: int) -> None:
+        """Node reads input `index` quantized."""
+        self.uses.setdefault(node.inputs[index], {})[(node, index)] = None
+
+
+def place(graph: Graph, target: Target, keep_float: Callable[[Node], bool]) -> Placement:
+    """Find the quantized uses that `target` wants in the main graph; nodes for which `keep_float` holds have none.
+
+    Linear in the number of nodes. Changes nothing.
+    """
+    walk = _Walk(graph, target, keep_float)
+    for node in reversed(graph.nodes):
+        walk.backward(node)
+    if target.quantize_everywhere:
+        for node in graph.nodes:
+            walk.forward(node)
+    return walk.placement
+
+
+class _Walk:
+    def __init__(self, graph: Graph, target: Target, keep_float: Callable[[Node], bool]) -> None:
+        self.graph, self.target, self.keep_float = graph, target, keep_float
+        self.placement = Placement()
+        self.position = {node: k for k, node in enumerate(graph.nodes)}
+
+    def backward(self, node: Node) -> None:
+        """Linear operators, and whatever feeds a wanted tensor."""
+        rule = self.rule(node)
+        if rule is None:
+            return
+        if rule.role is Role.LINEAR:
+            self.linear(node, rule)
+            return
+        results = node.present_outputs()
+        if rule.role is not Role.SAME_SCALE:
+            results = [self.end(t) for t in results]
+        if any(self.placement.wanted(t) for t in results):
+            self.operator(node, rule)
+
+    def forward(self, node: Node) -> None:
+        """Operators that read quantized values already; a Concat that no linear operator reads stays float.
+
+        A detection head joins boxes and scores: one scale for both erases the smaller (mAP 0, measured).
+        """
+        rule = self.rule(node)
+        if rule is None or rule.role is Role.LINEAR or node in self.placement.quantized:
+            return
+        if not any(self.placement.wanted(t) for _, t in self.activations(node)):
+            return
+        if node.is_op("Concat"):
+            self.decline(node, "it joins tensors that no linear operator reads: one scale for all could erase some")
+            return
+        self.operator(node, rule)
+
+    def linear(self, node: Node, rule: OpRule) -> None:
+        """Want the activation, and the result where the integer kernel needs that."""
+        linear = linear_view(self.graph, node)
+        if linear is None:
+            self.decline(node, "its weight is not a constant")
+            return
+        if linear.weight_index == 0:
+            self.decline(node, "its constant operand is the left one, which no integer kernel takes as weight")
+            return
+        if reason := self.not_float32(node):
+            self.decline(node, reason)
+            return
+        self.placement.want(node, linear.data_index)
+        self.placement.linears.append(linear)
+        self.placement.quantized[node] = str(rule.role)
+        if rule.output_quantized:
+            self.need_whole(self.end(linear_result(self.graph, linear)), node)
+
+    def operator(self, node: Node, rule: OpRule) -> None:
+        """Want the operator's activations, and its outputs where the rule needs them."""
+        if self.is_bias_add(node):
+            return
+        reason = self.not_float32(node) or unmet(self.graph, node, rule.conditions) or self.bad_constant(node)
+        if reason:
+            self.decline(node, reason)
+            return
+        operands = self.activations(node)
+        if rule.operands == "skip":
+            operands = self.skip_operands(operands)
+        if not operands:
+            return
+        for index, _ in operands:
+            self.placement.want(node, index)
+        self.placement.quantized[node] = str(rule.role)
+        for output in node.present_outputs():
+            if rule.role is Role.SAME_SCALE:
+                # The operator copies grid values, so quantizing its output as well changes nothing and lets the
+                # engine keep the integers.
+                self.need_whole(output, node)
+                self.placement.shared.union(output, *(t for _, t in operands))
+            elif rule.role is Role.FIXED_OUTPUT and rule.fixed_output is not None:
+                self.placement.fixed[output] = rule.fixed_output
+                self.need_whole(output, node)
+            elif rule.output_quantized:
+                self.need_whole(self.end(output), node)
+
+    def need_whole(self, tensor: Tensor, node: Node) -> None:
+        """All readers of `tensor` get integers."""
+        self.placement.whole.setdefault(tensor, f"the integer kernel of {node} writes it")
+
+    def rule(self, node: Node) -> OpRule | None:
+        """The target's rule, when the node is a standard operator that the user doesn't keep in float."""
+        if node.domain:
+            return None
+        rule = self.target.rules.get(node.op)
+        if self.keep_float(node):
+            if rule is not None:
+                self.decline(node, "the user keeps it in float")
+            return None
+        if rule is None and node.op in LINEAR_OPS:
+            reason = self.target.float_reasons.get(node.op, f"{self.target.title} has no integer kernel for it")
+            self.decline(node, reason)
+        return rule
+
+    def decline(self, node: Node, reason: str) -> None:
+        """Say once why a node stays float."""
+        self.placement.declined.setdefault(node, reason)
+
+    def end(self, tensor: Tensor) -> Tensor:
+        """The tensor after the activations that the engine fuses behind the producer of `tensor`."""
+        while True:
+            reader = self.graph.sole_consumer(tensor)
+            if reader is None or reader.scope is not self.graph or reader.domain:
+                return tensor
+            if reader.op not in self.target.fused_activations or reader.inputs[0] is not tensor:
+                return tensor
+            tensor = reader.outputs[0]
+
+    def activations(self, node: Node) -> list[tuple[int, Tensor]]:
+        """Float inputs that carry data: shapes, axes and other integer inputs don't count."""
+        first_only = self.target.rules[node.op].role is Role.SAME_SCALE and not node.is_op("Concat")
+        found = [(i, t) for i, t in node.present_inputs() if t.dtype == FLOAT32]
+        return [(i, t) for i, t in found if i == 0] if first_only else found
+
+    def skip_operands(self, operands: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
+        """All operands but the result of the convolution that the Add fuses into; none where there is no such one."""
+        fusable = [(i, t) for i, t in operands if self.graph.sole_consumer(t) is not None and self.is_linear_result(t)]
+        if not fusable or any(isinstance(t, Constant) for _, t in operands):
+            return []
+        # Two convolutions meet at a downsampling shortcut: the later one ends the residual branch.
+        kept = max(fusable, key=lambda it: self.position[it[1].inputs[0]])
+        return [(i, t) for i, t in operands if i != kept[0]]
+
+    def is_bias_add(self, node: Node) -> bool:
+        """Whether `node` is the Add that holds a MatMul's bias, and so belongs to the MatMul."""
+        if not node.is_op("Add"):
+            return False
+        return linear_producer(self.graph, node.outputs[0]) is not None
+
+    def is_linear_result(self, tensor: Tensor) -> bool:
+        """Whether a linear operator that has a rule writes `tensor`, with nothing in between."""
+        linear = linear_producer(self.graph, tensor)
+        return linear is not None and linear.node.op in self.target.rules
+
+    def not_float32(self, node: Node) -> str | None:
+        """Why the node's types rule integers out, or None."""
+        data, result = node.inputs[0], node.outputs[0]
+        for tensor in (data, result):
+            if isinstance(tensor, Variable) and tensor.dtype is None:
+                return f"the type of '{tensor.name}' is unknown"
+            if tensor.dtype != FLOAT32:
+                return f"'{tensor.name}' is {tensor.dtype}, and only float32 is quantized"
+        return None
+
+    def bad_constant(self, node: Node) -> str | None:
+        """Why a constant operand can't be put on a grid, or None."""
+        for _, tensor in self.activations(node):
+            if isinstance(tensor, Constant):
+                if tensor.is_input:
+                    return f"its operand '{tensor.name}' may be overridden from outside"
+                if not np.isfinite(tensor.values).all():
+                    return f"its constant '{tensor.name}' isn't finite"
+                if not self.target.quantize_everywhere:
+                    return f"its operand '{tensor.name}' is a constant, which costs the engine nothing in float"
+        return None

@@ -1,0 +1,45 @@
+"""OpenVINO, CPU plugin.
+
+Integer convolutions and matrix products write float or integers alike, and fuse any chain of elementwise operators
+behind them, so Q/DQ stands only before what computes in integers. A residual Add fuses into the convolution when
+both its inputs are quantized. Measured with OpenVINO 2026.4.1 (`runtimePrecision` of the compiled model).
+"""
+
+from graphopt.quant import Scheme
+from graphopt.targets.spec import OpRule, Role, Target
+
+_SAME_SCALE = OpRule(
+    Role.SAME_SCALE, source="precision-preserved operations of OpenVINO's low precision transformations"
+)
+
+OPENVINO = Target(
+    name="openvino",
+    title="OpenVINO (CPU)",
+    activation=Scheme("uint8"),
+    weight=Scheme("int8", symmetric=True, narrow=True),
+    bias="float",
+    fused_activations=frozenset(
+        {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu"}
+    ),
+    rules={
+        "Conv": OpRule(Role.LINEAR),
+        "ConvTranspose": OpRule(Role.LINEAR),
+        "Gemm": OpRule(Role.LINEAR),
+        "MatMul": OpRule(Role.LINEAR),
+        "Add": OpRule(Role.COMPUTE, source="Add + Relu fuse into the convolution only with Q/DQ on both inputs"),
+        "AveragePool": OpRule(Role.COMPUTE),
+        "GlobalAveragePool": OpRule(Role.COMPUTE, source="the Reduce runs in float without Q before it"),
+        "ReduceMean": OpRule(Role.COMPUTE),
+        "Concat": _SAME_SCALE,
+        "DepthToSpace": _SAME_SCALE,
+        "Flatten": _SAME_SCALE,
+        "MaxPool": OpRule(Role.SAME_SCALE, conditions=("sole-output",), source=_SAME_SCALE.source),
+        "Reshape": _SAME_SCALE,
+        "Resize": OpRule(Role.SAME_SCALE, conditions=("nearest",), source=_SAME_SCALE.source),
+        "Slice": _SAME_SCALE,
+        "Split": _SAME_SCALE,
+        "Squeeze": _SAME_SCALE,
+        "Transpose": _SAME_SCALE,
+        "Unsqueeze": _SAME_SCALE,
+    },
+)

@@ -1,0 +1,138 @@
+"""Turn the plan into QuantizeLinear / DequantizeLinear pairs and, where the target wants it, an int32 bias.
+
+    Conv(x, W_dq, b)      →      Conv(DQ(Q(x)), W_dq, DQ(b_q)) → Q → DQ,      b_q = round(b / (s_x · s_w))
+
+Scale and zero point of a whole tensor have rank 0: with shape [1] TensorRT-RTX builds every Conv in float without a
+word, and onnxruntime refuses some models. Tensors of one group share their scale and zero point constants. Uses that
+the plan doesn't list keep reading the float tensor; a graph output keeps its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.errors import ConfigError
+from graphopt.ir import Constant, Graph, Node, Tensor, Variable
+from graphopt.pipeline import Context, Pass
+from graphopt.quant import TensorPlan, solve_params
+from graphopt.targets import Target, find_target
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Materialise the plan's activations."""
+
+    name: ClassVar[str] = "insert-qdq"
+    summary: ClassVar[str] = "turn the plan into QuantizeLinear/DequantizeLinear nodes"
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Insert the pairs; the plan keeps which nodes run in integers, its tensors are used up."""
+        if not graph.plan:
+            return
+        target = find_target(graph.plan.target or "")
+        tensors = graph.tensors()
+        nodes = {n.name: n for scope in graph.walk() for n in scope.nodes}
+        if left := [e.tensor for e in graph.plan if isinstance(tensors[e.tensor], Constant)]:
+            raise ConfigError(f"constant '{left[0]}' is planned but float: put 'quantize-weights' before 'insert-qdq'")
+        inserter = _Inserter(graph, target, nodes)
+        for entry in list(graph.plan):
+            tensor = tensors[entry.tensor]
+            assert isinstance(tensor, Variable)  # constants were ruled out above
+            inserter.insert(entry, tensor)
+        graph.plan.tensors.clear()
+        if target.bias == "int32":
+            for name in graph.plan.quantized_nodes:
+                quantize_bias(graph, nodes[name], ctx)
+        ctx.remarks.note(None, f"{inserter.pairs} Q/DQ pairs inserted")
+
+
+class _Inserter:
+    def __init__(self, graph: Graph, target: Target, nodes: dict[str, Node]) -> None:
+        self.graph, self.target, self.nodes = graph, target, nodes
+        self.pairs = 0
+        self.shared: dict[str, tuple[Constant, Constant]] = {}
+        try:
+            self.ranges = graph.plan.solved_ranges()
+        except KeyError as missing:
+            raise ConfigError(f"tensor {missing} has no range yet: put 'calibrate' before 'insert-qdq'") from None
+
+    def insert(self, entry: TensorPlan, tensor: Variable) -> None:
+        """Q/DQ behind `tensor`, read by the planned uses."""
+        if not entry.edges and not entry.is_output:
+            return
+        graph = self.graph
+        uses = [(self.nodes[e.node], e.index) for e in entry.edges]
+        kept = [use for use in graph.uses(tensor) if use not in uses]
+        readers = [[use] for use in uses] if self.target.qdq_per_consumer and not entry.is_output else [uses]
+        stem = tensor.name
+        scale, zero_point = self._constants(entry)
+        for group in readers:
+            quantized = graph.variable(f"{stem}_quantized", np.dtype(entry.scheme.dtype), tensor.shape)
+            dequantized = graph.variable(f"{stem}_dequantized", tensor.dtype, tensor.shape)
+            graph.add_node(
+                "DequantizeLinear", [quantized, scale, zero_point], [dequantized], hint=f"{stem}_DequantizeLinear"
+            )
+            if entry.is_output:
+                # Takes the output's name and all uses along; those that stay float are pointed back below.
+                graph.replace_uses(tensor, dequantized)
+                for node, index in kept:
+                    graph.set_input(node, index, tensor)
+            else:
+                for node, index in group:
+                    graph.set_input(node, index, dequantized)
+            graph.add_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], hint=f"{stem}_QuantizeLinear")
+            self.pairs += 1
+
+    def _constants(self, entry: TensorPlan) -> tuple[Constant, Constant]:
+        """Scale and zero point of rank 0, made once for a group."""
+        key = entry.group or entry.tensor
+        if key not in self.shared:
+            params = solve_params(self.ranges[entry.tensor], entry.scheme)
+            self.shared[key] = (
+                self.graph.constant(params.scale, f"{key}_scale"),
+                self.graph.constant(params.zero_point, f"{key}_zero_point"),
+            )
+        return self.shared[key]
+
+
+def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
+    """Store the constant bias of a quantized linear node as int32 in units of s_x · s_w, zero point 0."""
+    if not node.is_op("Conv", "ConvTranspose", "Gemm") or node.input(2) is None:
+        return
+    bias = graph.constant_value(node.input(2))
+    data_scale, weight_scale = _dq_scale(graph, node.input(0)), _dq_scale(graph, node.input(1))
+    if bias is None:
+        ctx.remarks.declined(node, "its bias is not a constant, so it stays float")
+        return
+    if node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
+        ctx.remarks.declined(node, "its bias stays float: alpha and beta must be 1 for an int32 bias")
+        return
+    if data_scale is None or weight_scale is None or data_scale.size != 1:
+        return
+    scale = (data_scale.reshape(()) * weight_scale).astype(np.float32).reshape(-1)
+    if bias.size % scale.size and bias.size != 1:
+        ctx.remarks.declined(node, f"its bias of shape {bias.shape} stays float: expected one value per output channel")
+        return
+    size = max(bias.size, scale.size)
+    flat = np.broadcast_to(bias.reshape(-1), (size,)).astype(np.float64)
+    scale = np.tile(scale, size // scale.size)
+    q = np.clip(np.rint(flat / scale), -(2**31), 2**31 - 1).astype(np.int32)
+    stem = node.inputs[2].name
+    stored = graph.constant(q, f"{stem}_quantized")
+    scales = graph.constant(scale, f"{stem}_scale")
+    zero_points = graph.constant(np.zeros(size, np.int32), f"{stem}_zero_point")
+    output = graph.variable(f"{stem}_dequantized", np.dtype(np.float32), (size,))
+    graph.add_node(
+        "DequantizeLinear", [stored, scales, zero_points], [output], {"axis": 0}, hint=f"{stem}_DequantizeLinear"
+    )
+    graph.set_input(node, 2, output)
+
+
+def _dq_scale(graph: Graph, tensor: Tensor | None) -> NDArray[Any] | None:
+    """The scale of the DequantizeLinear that makes `tensor`, or None."""
+    node = None if tensor is None else graph.producer(tensor)
+    return None if node is None or not node.is_op("DequantizeLinear") else graph.constant_value(node.input(1))

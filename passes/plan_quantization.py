@@ -1,0 +1,137 @@
+"""Plan which tensors the target reads as integers, in which scheme, and which of them share a scale.
+
+    Conv(x, W) → Relu → y      plan: x u8, W s8 per output channel, y u8 (after the Relu, never between)
+
+The rules are the target's table; where they apply is `analysis.placement`. This pass only annotates `graph.plan`:
+`calibrate` fills in ranges, `quantize-weights` and `insert-qdq` turn the plan into nodes. Declines per node, with the
+reason: no constant weight, not float32, no integer kernel, in a nested graph, kept in float by the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+from graphopt.analysis.placement import LINEAR_OPS, Placement, place
+from graphopt.errors import ConfigError
+from graphopt.ir import Constant, Graph, Node, Tensor
+from graphopt.pipeline import Context, Pass
+from graphopt.quant import Edge, Range, Scheme, TensorPlan
+from graphopt.targets import Target
+
+
+@dataclass(frozen=True)
+class PlanQuantization(Pass):
+    """Annotate the graph with the target's quantization plan.
+
+    Attributes:
+        keep_float: nodes to leave in float, as patterns of node names ("head/*") or operators ("Gemm").
+    """
+
+    name: ClassVar[str] = "plan-quantization"
+    summary: ClassVar[str] = "decide which tensors the target reads as integers, and which share a scale"
+
+    keep_float: tuple[str, ...] = ()
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Fill `graph.plan`; ranges of constants and prescribed ranges are set, the others are left to calibration."""
+        if ctx.target is None:
+            raise ConfigError("plan-quantization needs a target; give one with --target")
+        if any(node.is_op("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
+            raise ConfigError(
+                "the model contains QuantizeLinear/DequantizeLinear nodes already; "
+                "start from the float model, or use the float preset"
+            )
+
+        def kept(node: Node) -> bool:
+            return any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)
+
+        placement = place(graph, ctx.target, kept)
+        _fill(graph, ctx.target, placement)
+        for node in graph.nodes:
+            if node in placement.declined:
+                graph.plan.float_nodes[node.name] = placement.declined[node]
+                ctx.remarks.declined(node, f"stays in float: {placement.declined[node]}")
+        for scope in list(graph.walk())[1:]:
+            for node in scope.nodes:
+                if node.is_op(*LINEAR_OPS):
+                    reason = "it is in a nested graph, whose tensors can't be observed"
+                    graph.plan.float_nodes[node.name] = reason
+                    ctx.remarks.declined(node, f"stays in float: {reason}")
+        count = len(placement.quantized)
+        ctx.remarks.note(
+            None, f"{count} nodes in {ctx.target.activation.dtype}, {len(graph.plan.tensors)} tensors planned"
+        )
+
+
+def _fill(graph: Graph, target: Target, placement: Placement) -> None:
+    plan = graph.plan
+    plan.clear()
+    plan.target = target.name
+    plan.quantized_nodes.update((n.name, placement.quantized[n]) for n in graph.nodes if n in placement.quantized)
+    groups = _group_names(graph, placement)
+    for tensor in _in_graph_order(graph, placement):
+        uses = placement.uses.get(tensor, {})
+        whole = tensor in placement.whole
+        read = [(n, i) for n, i in graph.uses(tensor) if whole or (n, i) in uses]
+        fixed = placement.fixed.get(tensor)
+        plan.add(
+            TensorPlan(
+                tensor=tensor.name,
+                scheme=target.activation,
+                edges=tuple(Edge(n.name, i) for n, i in read),
+                is_output=whole and any(t is tensor for t in graph.outputs),
+                group=groups.get(tensor),
+                range=_prescribed(target.activation, *fixed) if fixed else _constant_range(tensor, None),
+                fixed=fixed is not None,
+                reason=placement.whole.get(tensor, "an integer kernel reads it"),
+            )
+        )
+    for linear in placement.linears:
+        _plan_weight(graph, linear.weight, linear.node, linear.weight_index, linear.out_axis, target)
+
+
+def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: int, target: Target) -> None:
+    """Plan one weight; nodes that share it share the entry when they agree on the channel axis."""
+    scheme = replace(target.weight, channel_axis=axis)
+    edge = Edge(node.name, index)
+    known = graph.plan.tensors.get(weight.name)
+    if known is None:
+        graph.plan.add(TensorPlan(weight.name, scheme, (edge,), range=_constant_range(weight, axis), reason="weight"))
+    elif known.scheme == scheme:
+        graph.plan.tensors[weight.name] = replace(known, edges=(*known.edges, edge))
+    else:
+        own = graph.own_constant(node, index)
+        graph.plan.add(TensorPlan(own.name, scheme, (edge,), range=_constant_range(own, axis), reason="weight"))
+
+
+def _in_graph_order(graph: Graph, placement: Placement) -> list[Tensor]:
+    tensors: dict[Tensor, None] = dict.fromkeys(graph.inputs)
+    tensors.update(dict.fromkeys(t for t in placement.uses if isinstance(t, Constant)))
+    tensors.update(dict.fromkeys(t for n in graph.nodes for t in n.outputs))
+    return [t for t in tensors if placement.wanted(t)]
+
+
+def _group_names(graph: Graph, placement: Placement) -> dict[Tensor, str]:
+    """Group name of each tensor that shares its scale: the name of the group's first tensor in graph order."""
+    first: dict[Tensor, str] = {}
+    names: dict[Tensor, str] = {}
+    for tensor in _in_graph_order(graph, placement):
+        if tensor in placement.shared.parents:
+            names[tensor] = first.setdefault(placement.shared[tensor], tensor.name)
+    return names
+
+
+def _constant_range(tensor: Tensor, axis: int | None) -> Range | None:
+    """Smallest and largest value of a constant, per index of `axis` where one is given; None for a variable."""
+    if not isinstance(tensor, Constant):
+        return None
+    values = tensor.values
+    others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
+    return Range(values.min(axis=others).astype("float64"), values.max(axis=others).astype("float64"))
+
+
+def _prescribed(scheme: Scheme, scale: float, zero_point: int) -> Range:
+    """The range whose scale and zero point in `scheme` are the prescribed ones."""
+    return Range.of((scheme.qmin - zero_point) * scale, (scheme.qmax - zero_point) * scale)
