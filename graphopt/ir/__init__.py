@@ -3,6 +3,8 @@
 from graphopt.ir.elements import FLOAT_TYPES, Body, Constant, Dim, Extras, Node, Shape, Tensor, Variable
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph, ModelFacts
+from graphopt.ir.io import check_output_path, load, save
+from graphopt.ir.shapes import infer
 from graphopt.ir.to_proto import to_proto
 
 __all__ = [
@@ -17,6 +19,10 @@ __all__ = [
     "Shape",
     "Tensor",
     "Variable",
+    "check_output_path",
     "from_proto",
+    "infer",
+    "load",
+    "save",
     "to_proto",
 ]

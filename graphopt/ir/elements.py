@@ -9,6 +9,7 @@ Read freely; change only through `Graph`, so that its revision counter tells whe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +21,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from graphopt.errors import LoadError
+from graphopt.ir import external
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
@@ -56,8 +60,24 @@ class LazyConstant(LazyValues):
         return self.tensor.data_location == onnx.TensorProto.EXTERNAL
 
     def load(self) -> NDArray[Any]:
-        """The values as a numpy array of exactly this shape."""
-        return np.asarray(numpy_helper.to_array(self.tensor, self.base_dir)).reshape(self.shape)
+        """The values as a read-only numpy array of exactly this shape; external data is memory-mapped.
+
+        Raises:
+            LoadError: the values don't fit the shape, or the external file is gone.
+        """
+        tensor = self.tensor
+        if self.is_external:
+            raw = external.memory_map(tensor, self.base_dir)
+            if sys.byteorder == "little" and not external.is_packed(tensor.data_type):
+                return raw.view(self.dtype).reshape(self.shape)
+            tensor = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
+        try:
+            return np.asarray(numpy_helper.to_array(tensor)).reshape(self.shape)
+        except ValueError as error:
+            raise LoadError(
+                f"tensor '{self.tensor.name}': its values don't fit its type and shape {list(self.shape)} ({error}); "
+                "the file is damaged: export the model again"
+            ) from None
 
 
 class SparseConstant(LazyValues):
@@ -145,6 +165,11 @@ class Constant(gs.Constant):
     def nbytes(self) -> int:
         """Bytes of the unpacked values; nothing is loaded to tell."""
         return int(self._values.nbytes)
+
+    @property
+    def unloaded(self) -> NDArray[Any] | LazyValues:
+        """The values as they are stored; looking at `values` instead would load lazy ones, and keep them."""
+        return self._values
 
     @property
     def lazy(self) -> LazyConstant | None:
@@ -241,7 +266,10 @@ class Body(gs.Graph):
 
 def numpy_dtype(elem_type: int) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) type of an ONNX TensorProto.DataType; strings are object."""
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    except KeyError:
+        raise LoadError(f"element type {elem_type} isn't one that ONNX {onnx.__version__} defines") from None
 
 
 def onnx_dtype(dtype: np.dtype[Any]) -> int:

@@ -50,14 +50,17 @@ def from_proto(model: onnx.ModelProto, base_dir: str = "") -> Graph:
     facts.metadata = _metadata(model)
     facts.functions = list(model.functions)
     facts.training_info = list(model.training_info)
-    _Importer(base_dir).fill(graph, model.graph, {})
+    _Importer(base_dir, defaults=model.ir_version >= 4).fill(graph, model.graph, {})
     facts.revision = 0
     return graph
 
 
 class _Importer:
-    def __init__(self, base_dir: str) -> None:
+    def __init__(self, base_dir: str, *, defaults: bool) -> None:
         self.base_dir = base_dir
+        # Up to IR 3 every initializer had to be listed as an input too. Only since IR 4 does it say something: that
+        # the value is a default which the caller may override.
+        self.defaults = defaults
 
     def fill(self, graph: Graph, proto: onnx.GraphProto, outer: Mapping[str, Tensor]) -> None:
         """Fill the empty `graph`; `outer` holds the tensors of enclosing graphs by their names in the file."""
@@ -70,9 +73,11 @@ class _Importer:
         for info in proto.input:
             known = local.get(info.name)
             if isinstance(known, Constant):
-                known.is_input = True
+                known.is_input = self.defaults
                 known.extras = _extras(info)
                 continue
+            if known is not None:
+                raise LoadError(f"graph '{proto.name}' has two inputs named '{info.name}'")
             variable = self._variable(graph, info)
             local[info.name] = variable
             inputs.append(variable)
@@ -98,6 +103,8 @@ class _Importer:
 
     def _initializers(self, graph: Graph, proto: onnx.GraphProto, local: dict[str, Tensor]) -> None:
         for tensor in proto.initializer:
+            if tensor.name in local:
+                raise LoadError(f"graph '{proto.name}' has two initializers named '{tensor.name}'")
             constant = Constant(graph.fresh_name(tensor.name), LazyConstant(tensor, self.base_dir))
             constant.extras = Extras(tensor.doc_string, _metadata(tensor))
             local[tensor.name] = graph.adopt_constant(constant)
@@ -129,7 +136,7 @@ class _Importer:
         attrs = {a.name: self._attribute(graph, a, scope) for a in proto.attribute}
         node = Node(
             proto.op_type,
-            graph.fresh_name(hint),
+            graph.fresh_node_name(hint),
             attrs,
             inputs,
             outputs,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -35,8 +36,15 @@ class ModelFacts:
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     functions: list[onnx.FunctionProto] = field(default_factory=list[onnx.FunctionProto])
     training_info: list[onnx.TrainingInfoProto] = field(default_factory=list[onnx.TrainingInfoProto])
-    # Names of everything in the model, removed things included, so that a name never means two things.
+    # What loading changed, dropped or assumed, for the user to read.
+    notes: list[str] = field(default_factory=list[str])
+    # Files that the model came from, external data included; none of them may be written to.
+    source_files: tuple[Path, ...] = ()
+    has_external_data: bool = False
+    # Names of all tensors and of all nodes, removed ones included, so that a name never means two things. Apart
+    # from each other, because exporters often give a node the name of its output.
     names: set[str] = field(default_factory=set[str])
+    node_names: set[str] = field(default_factory=set[str])
     name_counters: Counter[str] = field(default_factory=Counter[str])
     output_uses: Counter[int] = field(default_factory=Counter[int])
     plan: QuantPlan = field(default_factory=QuantPlan)
@@ -99,8 +107,9 @@ class Graph:
 
     @property
     def constants(self) -> list[Constant]:
-        """Initializers of this graph that something reads, or that are inputs too."""
-        return [c for c in self._constants if c.outputs or c.is_input or self.is_output(c)]
+        """Initializers of this graph that something reads (quantization annotations too), or that are inputs too."""
+        annotated = {p.value for a in self.quantization_annotation for p in a.quant_parameter_tensor_names}
+        return [c for c in self._constants if c.outputs or c.is_input or self.is_output(c) or c.name in annotated]
 
     def live_nodes(self) -> Iterator[Node]:
         """The nodes as they stand now, skipping those removed while the caller iterates; added ones aren't visited."""
@@ -168,14 +177,12 @@ class Graph:
     # ---- creating ------------------------------------------------------------------------------------------
 
     def fresh_name(self, hint: str) -> str:
-        """A name that nothing in the model has or had: `hint`, or `hint_1`, `hint_2`, … Reserves it."""
-        facts = self.facts
-        name = hint
-        while not name or name in facts.names:
-            facts.name_counters[hint] += 1
-            name = f"{hint}_{facts.name_counters[hint]}"
-        facts.names.add(name)
-        return name
+        """A name that no tensor in the model has or had: `hint`, or `hint_1`, `hint_2`, … Reserves it."""
+        return self._reserve(hint, self.facts.names)
+
+    def fresh_node_name(self, hint: str) -> str:
+        """A name that no node in the model has or had, likewise. `add_node` uses it by itself."""
+        return self._reserve(hint, self.facts.node_names)
 
     def constant(self, values: NDArray[Any], hint: str) -> Constant:
         """A new initializer named after `hint`."""
@@ -215,7 +222,7 @@ class Graph:
         domain: str = "",
     ) -> Node:
         """Append a node; its name comes from `hint`, or from its first output. `sort()` puts it in its place."""
-        name = self.fresh_name(hint or f"{outputs[0].name}_{op}")
+        name = self.fresh_node_name(hint or f"{outputs[0].name}_{op}")
         return self.adopt_node(Node(op, name, dict(attrs or {}), inputs, outputs, domain))
 
     def adopt_node(self, node: Node) -> Node:
@@ -246,13 +253,17 @@ class Graph:
 
     def set_attr(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute; None deletes it."""
+        old = node.attrs.get(name)
+        # 1 == 1.0 in Python, but an int and a float attribute aren't the same thing.
+        if old is value or (_kind(old) == _kind(value) and old == value):
+            return
+        if isinstance(old, Body):
+            old.graph._detach()
         if value is None:
-            if name in node.attrs:
-                del node.attrs[name]
-                self._changed()
-        elif name not in node.attrs or node.attrs[name] != value:
+            del node.attrs[name]
+        else:
             node.attrs[name] = value
-            self._changed()
+        self._changed()
 
     def set_type(self, tensor: Variable, dtype: np.dtype[Any] | None, shape: Sequence[Dim] | None) -> None:
         """State element type and shape of a variable (not counted as a change of the model)."""
@@ -275,7 +286,8 @@ class Graph:
             raise ValueError(f"input {index} of {node} is not a constant")
         if self.sole_consumer(tensor) is node and tensor.scope is node.scope:
             return tensor
-        copy = (node.scope or self).constant(tensor.values, tensor.name)
+        scope = node.scope or self
+        copy = scope.adopt_constant(Constant(scope.fresh_name(tensor.name), tensor.unloaded))
         self.set_input(node, index, copy)
         return copy
 
@@ -285,7 +297,7 @@ class Graph:
         A graph output keeps its name, so `new` must be able to take that name: not when `new` is a graph input,
         a constant, an output itself, or a tensor of another graph.
         """
-        if not self.is_output(old):
+        if old is new or not self.is_output(old):
             return True
         return (
             isinstance(new, Variable)
@@ -293,6 +305,8 @@ class Graph:
             and not self.is_output(new)
             and new.scope is old.scope
             and self.facts.output_uses[id(old)] == 1
+            # A body may give a tensor of an enclosing graph as its own output; then the use isn't in old's graph.
+            and any(t is old for t in old.scope.outputs)
         )
 
     def replace_uses(self, old: Tensor, new: Tensor) -> bool:
@@ -300,6 +314,8 @@ class Graph:
 
         When `old` is a graph output, `new` takes over its name, so that the model's interface stays.
         """
+        if old is new:
+            return True
         if not self.can_replace_uses(old, new):
             return False
         for node, index in self.uses(old):
@@ -334,9 +350,7 @@ class Graph:
             if tensor.outputs or self.is_output(tensor):
                 raise InternalError(f"{node} can't be removed: its output '{tensor.name}' is still read")
         for _, body in list(node.bodies()):
-            body.set_interface([], [])
-            for inner in list(body.nodes):
-                inner.inputs.clear()
+            body._detach()
         node.inputs.clear()
         node.outputs.clear()
         scope = node.scope
@@ -379,6 +393,23 @@ class Graph:
     def _changed(self) -> None:
         self.facts.revision += 1
 
+    def _reserve(self, hint: str, taken: set[str]) -> str:
+        name = hint
+        while not name or name in taken:
+            self.facts.name_counters[hint] += 1
+            name = f"{hint}_{self.facts.name_counters[hint]}"
+        taken.add(name)
+        return name
+
+    def _detach(self) -> None:
+        """Cut a nested graph that goes away off the tensors of enclosing graphs that it reads."""
+        for scope in list(self.walk()):
+            scope.set_interface([], [])
+            for node in scope.nodes:
+                node.inputs.clear()
+                node.scope = None
+            scope.gs.nodes = []
+
     def _rename(self, tensor: Tensor, name: str) -> None:
         if tensor.name in self.plan.tensors:
             self.plan.tensors = {
@@ -415,3 +446,9 @@ class Graph:
                 ordered.append(node)
                 stack.pop()
         self.gs.nodes = ordered
+
+
+def _kind(value: Any) -> list[type]:
+    """The type of an attribute value, then those of its items where it is a list."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [type(value), *(type(item) for item in items)]

@@ -6,12 +6,15 @@ Deterministic: nodes in graph order, initializers in the order they were made, v
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from graphopt.errors import UnsupportedError
+from graphopt.ir import external
 from graphopt.ir.elements import (
     Body,
     Constant,
@@ -22,20 +25,44 @@ from graphopt.ir.elements import (
     Variable,
     onnx_dtype,
 )
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, ModelFacts
 
 KeepValue = Callable[[Constant], bool]
+KeepType = Callable[[Variable], bool]
+Store = Callable[[Constant], onnx.TensorProto]
+
+# The newest IR version that onnxruntime 1.31 reads (measured); onnx 1.23 would write 14.
+MAX_IR_VERSION = 13
+# Since IR 4 an initializer needn't be listed as an input; we never list one that isn't meant to be overridden.
+MIN_IR_VERSION = 4
+# A protobuf message can't be larger than 2 GiB; the rest of the model needs some room too.
+MAX_EMBEDDED_BYTES = 2**31 - 2**27
 
 
-def to_proto(graph: Graph, *, keep_value: KeepValue | None = None) -> onnx.ModelProto:
-    """The model as an onnx.ModelProto. Lazy constants keep their TensorProto: nothing is loaded for this.
+def to_proto(
+    graph: Graph,
+    *,
+    keep_value: KeepValue | None = None,
+    keep_type: KeepType | None = None,
+    store: Store | None = None,
+) -> onnx.ModelProto:
+    """The model as an onnx.ModelProto that stands alone: external data is read in, unless `store` says otherwise.
 
-    `keep_value`: when given, constants for which it is False become graph inputs of the same type. Such a skeleton
-    is small whatever the weights weigh; it is what checks and shape inference run on.
+    Args:
+        graph: the main graph.
+        keep_value: when given, constants for which it is False become inputs of the main graph, of the same type.
+            Such a skeleton is small whatever the weights weigh; it is what checks and shape inference run on.
+        keep_type: when given, node outputs for which it is False are written without their type and shape.
+        store: makes the TensorProto of each constant; `save` uses it to put values into a data file.
+
+    Raises:
+        UnsupportedError: the values are too large for one protobuf message.
     """
+    if keep_value is None and store is None:
+        _check_size(graph)
     facts = graph.facts
     model = onnx.ModelProto(
-        ir_version=facts.ir_version,
+        ir_version=ir_version(facts),
         producer_name=facts.producer_name,
         producer_version=facts.producer_version,
         domain=facts.domain,
@@ -47,92 +74,187 @@ def to_proto(graph: Graph, *, keep_value: KeepValue | None = None) -> onnx.Model
     _set_metadata(model, facts.metadata)
     model.functions.extend(facts.functions)
     model.training_info.extend(facts.training_info)
-    model.graph.CopyFrom(_graph_proto(graph, keep_value))
+    exporter = _Exporter(keep_value, keep_type, store or tensor_proto)
+    exporter.fill(model.graph, graph)
+    model.graph.input.extend(exporter.hoisted)
     return model
 
 
-def _graph_proto(graph: Graph, keep_value: KeepValue | None) -> onnx.GraphProto:
-    proto = onnx.GraphProto(name=graph.name, doc_string=graph.doc_string)
-    _set_metadata(proto, graph.metadata)
-    proto.quantization_annotation.extend(graph.quantization_annotation)
-    proto.input.extend(value_info(t) for t in graph.inputs)
-    for constant in graph.constants:
-        values = constant._values  # pyright: ignore[reportPrivateUsage]  # `.values` would load it
-        if keep_value is not None and not keep_value(constant):
-            # A body has no inputs to spare, and a default is an input of the main graph already.
-            if graph.parent is None:
-                proto.input.append(value_info(constant))
-                continue
-        elif constant.is_input:
-            proto.input.append(value_info(constant))
-        if isinstance(values, SparseConstant):
-            sparse = onnx.SparseTensorProto()
-            sparse.CopyFrom(values.sparse)
-            sparse.values.name = constant.name
-            proto.sparse_initializer.append(sparse)
-        else:
-            proto.initializer.append(tensor_proto(constant))
-    proto.output.extend(value_info(t) for t in graph.outputs)
-    outputs = {id(t) for t in graph.outputs}
-    for node in graph.nodes:
-        proto.node.append(_node_proto(node, keep_value))
-        for tensor in node.outputs:
-            if tensor.is_empty() or id(tensor) in outputs:
-                continue
-            if tensor.dtype is not None or tensor.type_proto is not None or tensor.extras != Extras():
-                proto.value_info.append(value_info(tensor))
-    return proto
+def ir_version(facts: ModelFacts) -> int:
+    """The IR version to write: what the opsets need, not below the file's own, and one that onnxruntime reads."""
+    imports = [helper.make_opsetid(domain, version) for domain, version in facts.opset_imports.items()]
+    needed = int(helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    return max(needed, MIN_IR_VERSION, min(facts.ir_version, MAX_IR_VERSION))
 
 
-def _node_proto(node: Node, keep_value: KeepValue | None) -> onnx.NodeProto:
-    proto = onnx.NodeProto(
-        op_type=node.op,
-        name=node.name,
-        domain=node.domain,
-        overload=node.overload,
-        doc_string=node.extras.doc_string,
-        input=[t.name for t in node.inputs],
-        output=[t.name for t in node.outputs],
+def value_bytes(graph: Graph) -> int:
+    """Bytes that the values of all initializers of the model, nested graphs included, take in a file."""
+    return sum(
+        external.stored_bytes(onnx_dtype(constant.dtype), int(np.prod(constant.shape, dtype=np.int64)))
+        for scope in graph.walk()
+        for constant in scope.constants
     )
-    _set_metadata(proto, node.extras.metadata)
-    proto.attribute.extend(_attribute_proto(name, value, keep_value) for name, value in node.attrs.items())
-    return proto
 
 
-def _attribute_proto(name: str, value: Any, keep_value: KeepValue | None) -> onnx.AttributeProto:
-    if isinstance(value, onnx.AttributeProto):
-        return value
-    if isinstance(value, Body):
-        value = _graph_proto(value.graph, keep_value)
-    elif isinstance(value, Constant):
-        value = tensor_proto(value)
-    return helper.make_attribute(name, value)
+@dataclass
+class _Exporter:
+    keep_value: KeepValue | None
+    keep_type: KeepType | None
+    store: Store
+    # Inputs that stand for constants without their values. Those of nested graphs are here too: a body may read
+    # any tensor of the main graph, and tensor names are unique over the model.
+    hoisted: list[onnx.ValueInfoProto] = field(default_factory=list[onnx.ValueInfoProto])
+
+    def fill(self, proto: onnx.GraphProto, graph: Graph) -> None:
+        proto.name, proto.doc_string = graph.name, graph.doc_string
+        _set_metadata(proto, graph.metadata)
+        proto.input.extend(value_info(t) for t in graph.inputs)
+        self._constants(proto, graph)
+        outputs = {id(t) for t in graph.outputs}
+        for node in graph.nodes:
+            if self._is_hoisted_constant_node(node):
+                self.hoisted.append(_constant_node_info(node))
+                continue
+            self._node(proto.node.add(), node)
+            for tensor in node.outputs:
+                if id(tensor) not in outputs and not tensor.is_empty() and self._says_anything(tensor):
+                    proto.value_info.append(self._output_info(tensor))
+        proto.output.extend(self._output_info(t) for t in graph.outputs)
+        self._annotations(proto, graph)
+
+    def _constants(self, proto: onnx.GraphProto, graph: Graph) -> None:
+        for constant in graph.constants:
+            if self.keep_value is not None and not self.keep_value(constant):
+                self.hoisted.append(value_info(constant))
+                continue
+            if constant.is_input:
+                proto.input.append(value_info(constant))
+            values = constant.unloaded
+            if isinstance(values, SparseConstant):
+                sparse = proto.sparse_initializer.add()
+                sparse.CopyFrom(values.sparse)
+                sparse.values.name = constant.name
+            else:
+                proto.initializer.append(self.store(constant))
+
+    def _is_hoisted_constant_node(self, node: Node) -> bool:
+        if self.keep_value is None or not node.is_op("Constant") or len(node.attrs) != 1:
+            return False
+        value = node.attrs.get("value")
+        return isinstance(value, Constant) and not self.keep_value(value)
+
+    def _says_anything(self, tensor: Variable) -> bool:
+        if self.keep_type is not None and not self.keep_type(tensor):
+            return False
+        return tensor.dtype is not None or tensor.type_proto is not None or tensor.extras != Extras()
+
+    def _output_info(self, tensor: Tensor) -> onnx.ValueInfoProto:
+        if isinstance(tensor, Variable) and tensor.inputs and self.keep_type is not None and not self.keep_type(tensor):
+            return onnx.ValueInfoProto(name=tensor.name)
+        return value_info(tensor)
+
+    def _node(self, proto: onnx.NodeProto, node: Node) -> None:
+        proto.op_type, proto.name = node.op, node.name
+        proto.input.extend([t.name for t in node.inputs])
+        proto.output.extend([t.name for t in node.outputs])
+        if node.domain:
+            proto.domain = node.domain
+        if node.overload:
+            proto.overload = node.overload
+        if node.extras.doc_string:
+            proto.doc_string = node.extras.doc_string
+        _set_metadata(proto, node.extras.metadata)
+        for name, value in node.attrs.items():
+            self._attribute(proto.attribute.add(), name, value)
+
+    def _attribute(self, proto: onnx.AttributeProto, name: str, value: Any) -> None:
+        if isinstance(value, onnx.AttributeProto):
+            proto.CopyFrom(value)
+        elif isinstance(value, Body):
+            proto.name, proto.type = name, onnx.AttributeProto.GRAPH
+            self.fill(proto.g, value.graph)
+        elif isinstance(value, Constant):
+            proto.name, proto.type = name, onnx.AttributeProto.TENSOR
+            proto.t.CopyFrom(self.store(value))
+        else:
+            proto.CopyFrom(helper.make_attribute(name, value))
+
+    def _annotations(self, proto: onnx.GraphProto, graph: Graph) -> None:
+        """Quantization annotations whose tensors are all still there."""
+        if not graph.quantization_annotation:
+            return
+        alive = graph.tensors()
+        for annotation in graph.quantization_annotation:
+            names = [annotation.tensor_name, *(p.value for p in annotation.quant_parameter_tensor_names)]
+            if all(name in alive for name in names):
+                proto.quantization_annotation.append(annotation)
 
 
 def tensor_proto(constant: Constant) -> onnx.TensorProto:
-    """The constant as a TensorProto under its present name; external data stays external."""
+    """The constant as a TensorProto under its present name, with its values in it."""
     lazy = constant.lazy
-    if lazy is None:
-        proto = numpy_helper.from_array(constant.values, constant.name)
+    if lazy is None or lazy.is_external:
+        values = constant.unloaded
+        proto = numpy_helper.from_array(values if isinstance(values, np.ndarray) else values.load(), constant.name)
     else:
         proto = onnx.TensorProto()
         proto.CopyFrom(lazy.tensor)
         proto.name = constant.name
-    proto.doc_string = constant.extras.doc_string
-    del proto.metadata_props[:]
-    _set_metadata(proto, constant.extras.metadata)
+        del proto.metadata_props[:]
+    describe_tensor(proto, constant)
     return proto
+
+
+def describe_tensor(proto: onnx.TensorProto, constant: Constant) -> None:
+    """Write the constant's doc string and metadata to its TensorProto."""
+    if constant.extras.doc_string:
+        proto.doc_string = constant.extras.doc_string
+    else:
+        proto.ClearField("doc_string")
+    _set_metadata(proto, constant.extras.metadata)
 
 
 def value_info(tensor: Tensor) -> onnx.ValueInfoProto:
     """Name, type, doc string and metadata of a tensor."""
-    info = onnx.ValueInfoProto(name=tensor.name, doc_string=tensor.extras.doc_string)
+    info = onnx.ValueInfoProto(name=tensor.name)
+    if tensor.extras.doc_string:
+        info.doc_string = tensor.extras.doc_string
     _set_metadata(info, tensor.extras.metadata)
     if isinstance(tensor, Variable) and tensor.type_proto is not None:
         info.type.CopyFrom(tensor.type_proto)
     elif tensor.dtype is not None:
-        info.type.CopyFrom(helper.make_tensor_type_proto(onnx_dtype(np.dtype(tensor.dtype)), tensor.shape))
+        _set_tensor_type(info.type.tensor_type, tensor)
     return info
+
+
+def _set_tensor_type(proto: onnx.TypeProto.Tensor, tensor: Tensor) -> None:
+    assert tensor.dtype is not None
+    proto.elem_type = onnx_dtype(np.dtype(tensor.dtype))
+    if tensor.shape is None:
+        return
+    proto.shape.SetInParent()  # rank 0 is a shape too
+    for dim in tensor.shape:
+        if isinstance(dim, str):
+            proto.shape.dim.add().dim_param = dim
+        elif dim is None:
+            proto.shape.dim.add()
+        else:
+            proto.shape.dim.add().dim_value = dim
+
+
+def _constant_node_info(node: Node) -> onnx.ValueInfoProto:
+    info = value_info(node.attrs["value"])
+    info.name = node.outputs[0].name
+    return info
+
+
+def _check_size(graph: Graph) -> None:
+    total = value_bytes(graph)
+    if total > MAX_EMBEDDED_BYTES:
+        raise UnsupportedError(
+            f"the model's values take {total / 2**30:.1f} GiB, more than one ONNX message can hold (2 GiB); "
+            "save it to a file, which puts them into a data file beside it"
+        )
 
 
 def _set_metadata(proto: Any, metadata: dict[str, str]) -> None:
