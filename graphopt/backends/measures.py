@@ -39,7 +39,8 @@ def max_error(reference: NDArray[Any], other: NDArray[Any]) -> float:
 
 def top1(scores: NDArray[Any]) -> NDArray[np.int64]:
     """Index of the largest score of each row, shape [rows]; `scores` has rows on axis 0, other axes are flattened."""
-    return np.argmax(scores.reshape(scores.shape[0], -1), axis=1)
+    # Not -1, which numpy can't work out without rows.
+    return np.argmax(scores.reshape(scores.shape[0], math.prod(scores.shape[1:])), axis=1)
 
 
 def top1_agreement(reference: NDArray[Any], other: NDArray[Any]) -> float:

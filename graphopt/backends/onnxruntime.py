@@ -54,7 +54,8 @@ class Kernel:
     """One Conv, ConvTranspose, Gemm or MatMul as onnxruntime runs it.
 
     Attributes:
-        name: the node's name in the optimized graph; fusing may have replaced the original name.
+        name: the node's name in the optimized graph: that of the Conv, Gemm or MatMul it came from, except where
+            onnxruntime puts several nodes into one of its own.
         op_type: onnxruntime's operator, such as QLinearConv.
         output: the first tensor that it makes.
         integer: whether it multiplies integers.
@@ -95,7 +96,8 @@ def kernel_precision(model: ModelProto | Path, *, base_dir: Path | None = None) 
     """
     with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "optimized.onnx"
-        open_session(model, optimized_path=path, base_dir=base_dir)
+        # Layouts change no precision, and without them fused nodes keep the name of the node they came from.
+        open_session(model, optimized_path=path, base_dir=base_dir, layouts=False)
         optimized = ModelProto.FromString(path.read_bytes())
     return [
         Kernel(node.name, node.op_type, node.output[0], node.op_type in _INTEGER_KERNELS)

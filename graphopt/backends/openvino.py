@@ -59,13 +59,13 @@ def runtime_precision(model: ModelProto | Path) -> list[LayerPrecision]:
     layers: list[LayerPrecision] = []
     for op in _compile(model).get_runtime_model().get_ordered_ops():
         facts = op.get_rt_info()
-        original = str(facts["originalLayersNames"])
+        original = facts["originalLayersNames"].astype(str)
         layers.append(
             LayerPrecision(
                 name=op.get_friendly_name(),
-                layer_type=str(facts["layerType"]),
-                precision=str(facts["runtimePrecision"]),
-                primitive=str(facts["primitiveType"]),
+                layer_type=facts["layerType"].astype(str),
+                precision=facts["runtimePrecision"].astype(str),
+                primitive=facts["primitiveType"].astype(str),
                 original_names=tuple(name for name in original.split(",") if name),
             )
         )

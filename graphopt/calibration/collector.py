@@ -68,7 +68,7 @@ def _take_in(statistic: MinMax, observed: Observed, scalars: Mapping[str, Any], 
         return  # no elements: the reductions return their neutral values
     # The sum alone being infinite only means that it overflowed.
     if math.isnan(total) or not (math.isfinite(low) and math.isfinite(high)):
-        found = "NaN" if math.isnan(total) and math.isfinite(low) and math.isfinite(high) else f"[{low}, {high}]"
+        found = f"values in [{low}, {high}]" if math.isinf(low) or math.isinf(high) else "NaN"
         raise CalibrationError(
             f"{where}: tensor '{observed.tensor}' ({_origin(observed.tensor, model)}) holds {found}; expected finite "
             f"values: check that sample's preprocessing, or the model"

@@ -66,9 +66,10 @@ def checked(samples: Iterable[Any], inputs: Sequence[InputSpec], name: str) -> I
         except Exception as error:  # user code: whatever it raises is reported with its place
             raise CalibrationError(f"{where}: the source raised {type(error).__name__}: {error}") from error
         feed = cast("Mapping[str, Any]", sample) if isinstance(sample, Mapping) else {only_input(inputs).name: sample}
+        accepted = check_feed(feed, inputs, where)
         for extra in sorted(feed.keys() - known) if index == 0 else ():
             warnings.warn(f"{where}: '{extra}' is not an input of the model: ignored", stacklevel=2)
-        yield check_feed(feed, inputs, where)
+        yield accepted
 
 
 def only_input(inputs: Sequence[InputSpec]) -> InputSpec:

@@ -24,6 +24,7 @@ _LEVELS: dict[Optimize, ort.GraphOptimizationLevel] = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     False: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+_LAYOUT_REWRITES = ["NchwcTransformer", "NhwcTransformer"]
 # Protobuf can't serialize more than 2 GiB. Weights beyond this go through files; the rest is for what the
 # estimate doesn't count (attributes, subgraphs).
 MAX_INLINE_BYTES = 1 << 30
@@ -37,6 +38,7 @@ def open_session(
     optimize: Optimize = True,
     optimized_path: Path | None = None,
     base_dir: Path | None = None,
+    layouts: bool = True,
 ) -> ort.InferenceSession:
     """A CPU session for the model.
 
@@ -46,6 +48,7 @@ def open_session(
         optimize: how far onnxruntime may rewrite the graph.
         optimized_path: where to save the rewritten graph; large weights go to `<its name>.data` beside it.
         base_dir: the folder that external data of a ModelProto is relative to.
+        layouts: whether it may change memory layouts (NCHWc, NHWC), which renames the nodes concerned.
 
     Raises:
         UnsupportedError: onnxruntime can't load or run the model; the message has its reason on one line.
@@ -59,18 +62,18 @@ def open_session(
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{optimized_path.name}.data"
         )
-    if base_dir is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(base_dir.resolve())
-        )
     if isinstance(model, Path):
-        return _create(str(model), options)
+        return _create(str(model), options, layouts)
     if inline_bytes(model) <= MAX_INLINE_BYTES:
-        return _create(model.SerializeToString(), options)
+        if base_dir is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(base_dir.resolve())
+            )
+        return _create(model.SerializeToString(), options, layouts)
     with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         _save_large(model, path, base_dir)
-        return _create(str(path), options)
+        return _create(str(path), options, layouts)
 
 
 def run_session(
@@ -103,9 +106,10 @@ def one_line(error: Exception) -> str:
     return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", text).strip()
 
 
-def _create(source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+def _create(source: str | bytes, options: ort.SessionOptions, layouts: bool) -> ort.InferenceSession:
+    disabled = [] if layouts else _LAYOUT_REWRITES
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise UnsupportedError(f"onnxruntime can't load the model: {one_line(error)}") from error
 
