@@ -1,7 +1,118 @@
-"""The catalogue of passes: name → "module:Class". Nothing is imported until a pass is asked for."""
+"""The catalogue of passes: name → "module:Class". Nothing is imported until a pass is asked for.
+
+Passes of other packages come through the entry point group `graphopt.passes`; in their pyproject.toml:
+
+    [project.entry-points."graphopt.passes"]
+    my-pass = "my_package.my_pass:MyPass"
+"""
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from graphopt.errors import ConfigError
+from graphopt.pipeline import Pass
+from graphopt.pipeline.options import Option, nearest, options_of
+
 CATALOGUE: dict[str, str] = {
+    "fold-batch-norm": "graphopt.passes.fold_batch_norm:FoldBatchNorm",
+    "fold-channel-scale": "graphopt.passes.fold_channel_scale:FoldChannelScale",
     "remove-dead": "graphopt.passes.remove_dead:RemoveDead",
+    "fold-constants": "graphopt.passes.fold_constants:FoldConstants",
+    "remove-noops": "graphopt.passes.remove_noops:RemoveNoops",
+    "merge-duplicates": "graphopt.passes.merge_duplicates:MergeDuplicates",
+    "fold-pad": "graphopt.passes.fold_pad:FoldPad",
+    "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
 }
+
+GROUP = "graphopt.passes"
+
+
+@dataclass(frozen=True)
+class PassInfo:
+    """A pass as help shows it.
+
+    Attributes:
+        name: its name in pipelines.
+        summary: one line of help.
+        lossless: whether it promises the same outputs.
+        options: its options with types and defaults.
+        package: the distribution that brings it, "graphopt" for our own.
+        error: why it can't be used, for another package's pass; then the fields above say nothing.
+    """
+
+    name: str
+    summary: str = ""
+    lossless: bool = False
+    options: tuple[Option, ...] = ()
+    package: str = "graphopt"
+    error: str | None = None
+
+
+def find_pass(name: str) -> type[Pass]:
+    """The class of the pass with this name.
+
+    Raises:
+        ConfigError: no such pass (the message has the nearest name); or two packages claim the name; or the package
+            that brings it can't be imported or doesn't bring a Pass.
+    """
+    others = [point for point in _entry_points() if point.name == name]
+    if name in CATALOGUE:
+        if others:
+            raise ConfigError(f"pass '{name}' is graphopt's own, but {_origin(others[0])} brings another: remove it")
+        return _own(name)
+    if not others:
+        known = [*CATALOGUE, *(point.name for point in _entry_points())]
+        raise ConfigError(f"there is no pass '{name}': {nearest(name, known)}")
+    if len(others) > 1:
+        raise ConfigError(f"pass '{name}' is brought by {_origin(others[0])} and {_origin(others[1])}: remove one")
+    return _load(others[0])
+
+
+def all_passes() -> list[PassInfo]:
+    """Every pass: our own in the order of the catalogue, then other packages' by name, broken ones with their error."""
+    infos = [_info(_own(name), "graphopt") for name in CATALOGUE]
+    for point in _entry_points():
+        package = point.dist.name if point.dist else point.value
+        try:
+            infos.append(_info(find_pass(point.name), package))
+        except ConfigError as error:
+            infos.append(PassInfo(point.name, package=package, error=str(error)))
+    return infos
+
+
+def _own(name: str) -> type[Pass]:
+    module, _, attribute = CATALOGUE[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _entry_points() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+
+
+def _load(point: EntryPoint) -> type[Pass]:
+    try:
+        loaded = point.load()
+    except Exception as error:  # another package's code: whatever its import raises is reported with its place
+        raise ConfigError(
+            f"pass '{point.name}' of {_origin(point)} can't be imported ({type(error).__name__}: {error}): "
+            "mend or uninstall it"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
+        raise ConfigError(f"pass '{point.name}' of {_origin(point)} is not a subclass of graphopt's Pass")
+    if getattr(loaded, "name", None) != point.name:
+        raise ConfigError(
+            f"pass '{point.name}' of {_origin(point)} calls itself '{getattr(loaded, 'name', '')}': "
+            "the entry point and the class must agree"
+        )
+    return loaded
+
+
+def _info(pass_type: type[Pass], package: str) -> PassInfo:
+    return PassInfo(pass_type.name, pass_type.summary, pass_type.lossless, options_of(pass_type), package)
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"package '{point.dist.name}' ({point.value})" if point.dist else f"'{point.value}'"
