@@ -115,7 +115,7 @@ class _Walk:
 
     def operator(self, node: Node, rule: OpRule) -> None:
         """Want the operator's activations, and its outputs where the rule needs them."""
-        if self.is_bias_add(node):
+        if self.is_bias_add(node) or self.is_fused(node):
             return
         reason = self.not_float32(node) or unmet(self.graph, node, rule.conditions) or self.bad_constant(node)
         if reason:
@@ -172,6 +172,22 @@ class _Walk:
             if reader.op not in self.target.fused_activations or reader.inputs[0] is not tensor:
                 return tensor
             tensor = reader.outputs[0]
+
+    def is_fused(self, node: Node) -> bool:
+        """Whether `node` is an activation that runs inside the kernel before it, so that Q comes after it only."""
+        while node.op in self.target.fused_activations and self.graph.sole_consumer(node.inputs[0]) is node:
+            before = self.graph.producer(node.inputs[0])
+            if before is None:
+                return False
+            rule = self.target.rules.get(before.op)
+            if self.is_bias_add(before) or (
+                rule is not None
+                and before.op not in self.target.fused_activations
+                and (rule.role is Role.COMPUTE or linear_view(self.graph, before) is not None)
+            ):
+                return True
+            node = before
+        return False
 
     def activations(self, node: Node) -> list[tuple[int, Tensor]]:
         """Float inputs that carry data: shapes, axes and other integer inputs don't count."""
