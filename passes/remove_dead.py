@@ -26,14 +26,13 @@ class RemoveDead(Pass):
     lossless: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Sweep from the unread nodes backwards, in every nested graph."""
-        for scope in graph.walk():
-            for node in scope.live_nodes():
-                read = any(t.outputs or scope.is_output(t) for t in node.outputs)
-                if read:
+        """Sweep each graph backwards, nested graphs first: what they no longer read goes too."""
+        for scope in reversed(list(graph.walk())):
+            for node in reversed(list(scope.live_nodes())):
+                if any(t.outputs or scope.is_output(t) for t in node.outputs):
                     continue
                 if node.domain not in STANDARD_DOMAINS:
                     ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
                     continue
-                for removed in scope.remove_unused([node]):
-                    ctx.remarks.applied(removed, "nothing reads its outputs")
+                scope.remove(node)
+                ctx.remarks.applied(node, "nothing reads its outputs")
