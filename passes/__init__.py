@@ -25,6 +25,10 @@ CATALOGUE: dict[str, str] = {
     "merge-duplicates": "graphopt.passes.merge_duplicates:MergeDuplicates",
     "fold-pad": "graphopt.passes.fold_pad:FoldPad",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
+    "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
+    "calibrate": "graphopt.passes.calibrate:Calibrate",
+    "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
+    "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
 }
 
 GROUP = "graphopt.passes"
