@@ -20,6 +20,9 @@ from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.targets import Target
 
+# The first opset whose QuantizeLinear and DequantizeLinear take a scale per channel.
+MIN_OPSET = 13
+
 
 @dataclass(frozen=True)
 class PlanQuantization(Pass):
@@ -43,6 +46,12 @@ class PlanQuantization(Pass):
                 "the model contains QuantizeLinear/DequantizeLinear nodes already; "
                 "start from the float model, or use the float preset"
             )
+
+        if graph.opset < MIN_OPSET:
+            ctx.remarks.declined(
+                None, f"the model stays float: opset {graph.opset} has no per-channel QuantizeLinear ({MIN_OPSET} has)"
+            )
+            return
 
         def kept(node: Node) -> bool:
             return any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)

@@ -131,10 +131,12 @@ class _Walk:
         self.placement.quantized[node] = str(rule.role)
         for output in node.present_outputs():
             if rule.role is Role.SAME_SCALE:
-                # The operator copies grid values, so quantizing its output as well changes nothing and lets the
-                # engine keep the integers.
-                self.need_whole(output, node)
                 self.placement.shared.union(output, *(t for _, t in operands))
+                if rule.output_quantized:
+                    # The operator copies grid values: quantizing its output as well changes nothing.
+                    self.need_whole(output, node)
+                else:
+                    self.placement.uses.pop(output, None)
             elif rule.role is Role.FIXED_OUTPUT and rule.fixed_output is not None:
                 self.placement.fixed[output] = rule.fixed_output
                 self.need_whole(output, node)

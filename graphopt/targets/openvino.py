@@ -2,7 +2,8 @@
 
 Integer convolutions and matrix products write float or integers alike, and fuse any chain of elementwise operators
 behind them, so Q/DQ stands only before what computes in integers. A residual Add fuses into the convolution when
-both its inputs are quantized. Measured with OpenVINO 2026.4.1 (`runtimePrecision` of the compiled model).
+both its inputs are quantized. Operators that move values carry the scale through by themselves: with a second Q/DQ
+behind a Transpose of the graph input, the first convolution ran in f32. Measured with OpenVINO 2026.4.1 (`runtimePrecision` of the compiled model).
 """
 
 from graphopt.quant import Scheme

@@ -34,7 +34,8 @@ class OpRule:
 
     Attributes:
         role: see `Role`.
-        output_quantized: the integer kernel exists only with a Q on the output (after fused activations).
+        output_quantized: the integer kernel exists only with a Q on the output (after fused activations). Without
+            it, an operator of `Role.SAME_SCALE` has Q/DQ before it alone: the engine carries the scale through.
         operands: which inputs get Q/DQ, for elementwise operators.
         fixed_output: (scale, zero point) of the output, for `Role.FIXED_OUTPUT`.
         conditions: names of facts about the node, in `ir.conditions`, that must all hold.

@@ -10,7 +10,7 @@ from graphopt.targets.spec import OpRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
 _LINEAR = OpRule(Role.LINEAR, source=_DOCS)
-_SAME_SCALE = OpRule(Role.SAME_SCALE, source=f"{_DOCS}: layers that Q/DQ may be moved across")
+_SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: layers that Q/DQ may be moved across")
 
 TENSORRT = Target(
     name="tensorrt",
@@ -29,11 +29,13 @@ TENSORRT = Target(
         "Add": OpRule(Role.COMPUTE, operands="skip", source=_DOCS),
         "AveragePool": OpRule(Role.COMPUTE, source=_DOCS),
         "GlobalAveragePool": OpRule(Role.COMPUTE, source=_DOCS),
-        "Concat": OpRule(Role.SAME_SCALE, source=f"{_DOCS}: Concat wants equal scales"),
+        "Concat": OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: Concat wants equal scales"),
         "Flatten": _SAME_SCALE,
-        "MaxPool": OpRule(Role.SAME_SCALE, conditions=("sole-output",), source=_SAME_SCALE.source),
+        "MaxPool": OpRule(
+            Role.SAME_SCALE, output_quantized=True, conditions=("sole-output",), source=_SAME_SCALE.source
+        ),
         "Reshape": _SAME_SCALE,
-        "Resize": OpRule(Role.SAME_SCALE, conditions=("nearest",), source=_SAME_SCALE.source),
+        "Resize": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("nearest",), source=_SAME_SCALE.source),
         "Slice": _SAME_SCALE,
         "Squeeze": _SAME_SCALE,
         "Transpose": _SAME_SCALE,

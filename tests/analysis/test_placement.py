@@ -91,12 +91,18 @@ def test_tensorrt_quantizes_the_shortcut_when_two_convolutions_meet() -> None:
     assert "d" not in planned(graph)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt", "tflite"])
 def test_what_moves_values_shares_the_scale(target: str) -> None:
     body = conv("x", "a") + "p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a)\n" + "y = Conv(p, v)\n"
     graph, _ = plan_of(model(body, "float[1,4,8,8] x", "float[1,4,2,2] y", **CONV), target)
     assert planned(graph)["a"] == ["MaxPool:0"]
     assert graph.plan.tensors["a"].group == graph.plan.tensors["p"].group is not None
+
+
+def test_openvino_carries_the_scale_through_what_moves_values() -> None:
+    body = "t = Transpose<perm=[0,3,1,2]>(x)\n a = MaxPool<kernel_shape=[2,2]>(t)\n y = Conv(a, w)\n"
+    graph, _ = plan_of(model(body, "float[1,8,8,4] x", "float[1,4,5,5] y", w=(4, 4, 3, 3)), "openvino")
+    assert planned(graph) == {"x": ["Transpose:0"], "w": ["Conv:1"]}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -106,7 +112,8 @@ def test_a_concat_that_feeds_a_conv_is_one_group(target: str) -> None:
         model(body, "float[1,4,8,8] x", "float[1,2,8,8] y", w=(4, 4, 3, 3), b=(4,), v=(4, 4, 3, 3), k=(2, 8, 1, 1)),
         target,
     )
-    groups = {graph.plan.tensors[t].group for t in ("a", "b2", "j")}
+    joined = ("a", "b2") if target == "openvino" else ("a", "b2", "j")
+    groups = {graph.plan.tensors[t].group for t in joined}
     assert len(groups) == 1
     assert None not in groups
 
