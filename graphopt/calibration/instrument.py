@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from graphopt.calibration.session import open_session
 from graphopt.errors import CalibrationError
@@ -134,24 +134,51 @@ def _subgraph_results(graph: GraphProto) -> Iterator[tuple[str, str]]:
 
 
 def _types(model: ModelProto, tensors: Sequence[str], base_dir: Path | None) -> dict[str, str]:
-    """Each tensor's type, as onnxruntime writes it. What the model doesn't say is asked of onnxruntime's inference,
-    which knows its own operators too.
+    """Each tensor's type, as onnxruntime writes it.
+
+    onnx's inference finds it without looking at the weights. What it can't tell (behind operators that it doesn't
+    know) is asked of onnxruntime, which needs the whole model.
     """
+    types = _named_types(model.graph)
+    if any(tensor not in types for tensor in tensors):
+        types |= _inferred_types(model)
+    unknown = [tensor for tensor in tensors if tensor not in types]
+    if unknown:
+        probe = ModelProto()
+        probe.CopyFrom(model)
+        del probe.graph.output[:]
+        probe.graph.output.extend(ValueInfoProto(name=tensor) for tensor in unknown)
+        session = open_session(probe, optimize=False, base_dir=base_dir)
+        types |= {output.name: output.type for output in session.get_outputs()}
+    return types
+
+
+def _inferred_types(model: ModelProto) -> dict[str, str]:
+    """What onnx's inference finds on the nodes alone: each initializer becomes an input of its type."""
+    skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph = model.graph
-    said = {
+    inputs = {value.name for value in graph.input}
+    skeleton.graph.name = graph.name
+    skeleton.graph.node.extend(graph.node)
+    skeleton.graph.input.extend(graph.input)
+    skeleton.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in graph.initializer
+        if tensor.name not in inputs
+    )
+    skeleton.graph.output.extend(graph.output)
+    try:
+        return _named_types(shape_inference.infer_shapes(skeleton).graph)
+    except shape_inference.InferenceError:
+        return {}  # onnxruntime is asked, and says what is wrong if anything is
+
+
+def _named_types(graph: GraphProto) -> dict[str, str]:
+    return {
         value.name: f"tensor({TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()})"
         for value in (*graph.input, *graph.output, *graph.value_info)
         if value.type.tensor_type.elem_type
     }
-    unsaid = [tensor for tensor in tensors if tensor not in said]
-    if unsaid:
-        probe = ModelProto()
-        probe.CopyFrom(model)
-        del probe.graph.output[:]
-        probe.graph.output.extend(ValueInfoProto(name=tensor) for tensor in unsaid)
-        session = open_session(probe, optimize=False, base_dir=base_dir)
-        said |= {output.name: output.type for output in session.get_outputs()}
-    return said
 
 
 def _unused_prefix(graph: GraphProto) -> str:

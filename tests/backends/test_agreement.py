@@ -131,3 +131,9 @@ def test_outputs_of_different_shapes_are_counted_apart():
     assert output.mismatched == 1
     assert math.isnan(output.sqnr_db)
     assert output.top1_agreement is None
+
+
+def test_a_model_without_numbers():
+    text = model("y = Identity(x)", "string[1] x) => (string[1] y")
+    with pytest.raises(ConfigError, match="no numeric output"):
+        compare_models(text, text, data(text, x=np.array([["a"]])))

@@ -212,6 +212,16 @@ def test_a_model_without_standard_operators():
     assert observe(model, ["y"], {"x": np.full((1, 4), 10, np.float32)})["y"].high == pytest.approx(10)
 
 
+def test_types_behind_operators_that_onnx_does_not_know():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["":13, "com.microsoft":1]>
+        g (double[1,2] x) => (double[1,2] y) {
+            f = Cast<to=1>(x) c = com.microsoft.Gelu(f) d = Cast<to=11>(c) y = Neg(d) }"""
+    )
+    got = observe(model, ["c", "d", "y"], {"x": np.array([[10.0, 20.0]])})
+    assert [(round(s.low), round(s.high)) for s in got.values()] == [(10, 20), (10, 20), (-20, -10)]
+
+
 def test_progress_counts_samples():
     calls = []
     observe(NET, ["r"], SAMPLES, progress=lambda done, total: calls.append((done, total)), threads=1)
