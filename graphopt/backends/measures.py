@@ -107,7 +107,8 @@ class Tally:
         """Cosine similarity; 1 when both are all zeros, 0 when only one is."""
         if self.signal == 0 or self.other_power == 0:
             return float(self.signal == self.other_power)
-        return self.product / (math.sqrt(self.signal) * math.sqrt(self.other_power))
+        # Rounding may lead a hair beyond 1.
+        return max(-1.0, min(1.0, self.product / (math.sqrt(self.signal) * math.sqrt(self.other_power))))
 
     @property
     def relative_error(self) -> float:
