@@ -27,9 +27,13 @@ from graphopt.ir.inline import inline_body
 from graphopt.ir.kernels import MOVES, NotEvaluableError
 from graphopt.ir.operands import fixed_value, static_shape
 from graphopt.ir.ops import QUANTIZE, is_plain_tensor, is_random
+from graphopt.ir.shapes import infer
 from graphopt.pipeline import Context, Pass
 
 Array = NDArray[Any]
+
+# Each round can decide shapes that were hidden behind those of the round before; models need one or two.
+_ROUNDS = 8
 
 _LITERALS: dict[str, np.dtype[Any]] = {
     "value_float": np.dtype(np.float32),
@@ -55,10 +59,16 @@ class FoldConstants(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Fold in graph order, so that what a fold makes known is used by the nodes after it."""
         symbols = frozenset(d for t in graph.inputs for d in t.shape or () if isinstance(d, str))
-        folder = _Folder(self.max_bytes, graph.opset, ctx, symbols)
-        for scope in graph.walk():
-            for node in scope.live_nodes():
-                folder.fold(scope, node)
+        for _ in range(_ROUNDS):
+            folder = _Folder(self.max_bytes, graph.opset, ctx, symbols)
+            for scope in graph.walk():
+                for node in scope.live_nodes():
+                    folder.fold(scope, node)
+            if not folder.decided_shapes:
+                break
+            # A Reshape target or a branch was decided: inference may see shapes now that it couldn't.
+            graph.sort()
+            infer(graph)
 
 
 @dataclass
@@ -71,6 +81,7 @@ class _Folder:
     known: dict[Tensor, Array] = field(default_factory=dict[Tensor, Array])
     # int64 tensors known in part, an object array each: int where known, symbol (str) or None where not.
     partial: dict[Tensor, Array] = field(default_factory=dict[Tensor, Array])
+    decided_shapes: bool = False
 
     def fold(self, graph: Graph, node: Node) -> None:
         """Fold one node if that can be done."""
@@ -135,6 +146,7 @@ class _Folder:
         bodies = dict(node.bodies())
         if branch not in bodies:
             return
+        self.decided_shapes = True
         self.ctx.remarks.applied(node, f"its condition is constant: {branch} took its place")
         for inner in inline_body(graph, node, bodies[branch]):
             self.fold(graph, inner)
@@ -210,6 +222,7 @@ class _Folder:
         for i in open_axes:
             dims[i] = -1
         graph.set_input(node, 1, graph.constant(np.array(dims, np.int64), f"{node.name}_shape"))
+        self.decided_shapes = True
         self.ctx.remarks.applied(node, f"its shape input is {[int(d) for d in dims]}")
 
     def _is_never_empty(self, shape: Shape, axis: int) -> bool:
@@ -232,6 +245,8 @@ class _Folder:
         """Give the readers of `output` the constant `value`."""
         if not graph.is_output(output):
             made = graph.adopt_constant(Constant(output.name, value))
+            # A parameter of a reader with an unknown shape may have been what inference lacked.
+            self.decided_shapes |= any(_lacks_shape(reader) for reader in output.outputs)
             graph.replace_uses(output, made)
             return
         named = graph.variable(output.name, value.dtype, value.shape)
@@ -242,3 +257,7 @@ class _Folder:
 
 def _is_number(dim: Any) -> bool:
     return isinstance(dim, (int, np.integer))
+
+
+def _lacks_shape(node: Node) -> bool:
+    return any(t.shape is None or None in t.shape for t in node.present_outputs())

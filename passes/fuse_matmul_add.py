@@ -2,7 +2,7 @@
 
     t = MatMul(x: [M,K], W: [K,N]); y = Add(t, b)      →      y = Gemm(x, W, b)
 
-For backends that have a kernel for Gemm with a bias and none for MatMul + Add; presets say where. Gemm takes two axes
+For backends that have a kernel for Gemm with a bias and none for MatMul + Add: the target says so. Gemm takes two axes
 only. Declines: x with another or unknown number of axes, W or b known at run time only, a b that isn't one value per
 column, MatMul's result read elsewhere, types that Gemm doesn't take, opset 6 and before.
 """
@@ -30,7 +30,10 @@ class FuseMatMulAdd(Pass):
     lossless: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Visit each MatMul that an Add reads."""
+        """Visit each MatMul that an Add reads, unless the target says it runs them as well."""
+        if ctx.target is not None and not ctx.target.fuse_matmul_add:
+            ctx.remarks.note(None, f"{ctx.target.title} runs MatMul + Add as well as Gemm")
+            return
         for scope in graph.walk():
             for node in scope.live_nodes():
                 if node.is_op("MatMul"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Graph
+from graphopt.ir import Graph, Node
 from graphopt.pipeline import Context, Pass
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -26,13 +26,23 @@ class RemoveDead(Pass):
     lossless: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Sweep each graph backwards, nested graphs first: what they no longer read goes too."""
+        """Sweep each graph from unread nodes upwards, nested graphs first: what they no longer read goes too."""
         for scope in reversed(list(graph.walk())):
-            for node in reversed(list(scope.live_nodes())):
-                if any(t.outputs or scope.is_output(t) for t in node.outputs):
-                    continue
-                if node.domain not in STANDARD_DOMAINS:
-                    ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
-                    continue
-                scope.remove(node)
-                ctx.remarks.applied(node, "nothing reads its outputs")
+            for node in scope.live_nodes():
+                _sweep(scope, node, ctx)
+
+
+def _sweep(graph: Graph, start: Node, ctx: Context) -> None:
+    """Remove `start` if nothing reads it, then what only it read."""
+    pending = [start]
+    while pending:
+        node = pending.pop()
+        if node.scope is not graph or any(t.outputs or graph.is_output(t) for t in node.outputs):
+            continue
+        if node.domain not in STANDARD_DOMAINS:
+            ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
+            continue
+        feeding = [*node.inputs, *graph.captured(node)]
+        graph.remove(node)
+        ctx.remarks.applied(node, "nothing reads its outputs")
+        pending.extend(t.inputs[0] for t in feeding if t.inputs)

@@ -2,7 +2,7 @@
 
 The numpy kernels come first, the onnx reference implementation second. The reference knows the newest meaning of
 each operator; operators that meant something else before opset 13 (Softmax's axis, Clip's attributes …) are
-therefore evaluated from opset 13 on only, elementwise ones always.
+therefore evaluated from opset 13 on only, elementwise ones from 7 on (broadcasting as in numpy).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from graphopt.ir.elements import Constant, Node
 from graphopt.ir.kernels import KERNELS, NotEvaluableError
 from graphopt.ir.operands import static_shape
-from graphopt.ir.ops import ELEMENTWISE_UNARY
+from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, ENGINE_DEFINED
 from graphopt.ir.to_proto import tensor_proto
 
 Array = NDArray[Any]
@@ -43,7 +43,7 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             kernel = KERNELS.get(node.op)
-            values = [kernel(node, inputs)] if kernel else _reference(node, inputs, opset)
+            values = [np.asarray(kernel(node, inputs))] if kernel else _reference(node, inputs, opset)
     except NotEvaluableError:
         raise
     # Any error of the reference implementation means only that this node stays as it is.
@@ -82,7 +82,9 @@ def output_bytes(node: Node, inputs: Sequence[Array | None]) -> int | None:
 
 
 def _reference(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Array]:
-    if opset < REFERENCE_OPSET and node.op not in ELEMENTWISE_UNARY:
+    if node.op in ENGINE_DEFINED:
+        raise NotEvaluableError(f"engines differ in what {node.op} gives")
+    if opset < REFERENCE_OPSET and not (opset >= 7 and node.op in ELEMENTWISE_UNARY | ELEMENTWISE_BINARY):
         raise NotEvaluableError(f"{node.op} is evaluated from opset {REFERENCE_OPSET} on, the model has {opset}")
     feeds = {f"i{k}": value for k, value in enumerate(inputs) if value is not None}
     names = [f"o{k}" for k, output in enumerate(node.outputs) if not output.is_empty()]

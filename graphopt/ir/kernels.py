@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,12 +61,17 @@ def _divide(left: Array, right: Array) -> Array:
     return quotient + cut.astype(left.dtype)
 
 
+def _is_common(dtype: np.dtype[Any]) -> bool:
+    """Bool, integers and floats of 16 bits and more: every engine rounds to nearest even there."""
+    return dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16
+
+
 def _cast(node: Node, inputs: Inputs) -> Array:
     value = _needed(inputs, 0)
     target = numpy_dtype(node.attr("to"))
-    if value.dtype.kind not in "biuf" or target.kind not in "biuf":
-        raise NotEvaluableError(f"no exact conversion from {value.dtype} to {target} here")
-    if value.dtype.kind == "f" and target.kind in "iu" and value.size:
+    if not (_is_common(value.dtype) and _is_common(target)):
+        raise NotEvaluableError(f"conversion from {value.dtype} to {target} depends on rounding and saturation rules")
+    if value.dtype.kind not in "biu" and target.kind in "iu" and value.size:
         limits = np.iinfo(target)
         # In float64: the limits of int64 round to the next power of two, which is out of range already.
         wide = value.astype(np.float64)
