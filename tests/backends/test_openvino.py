@@ -1,10 +1,10 @@
 import builtins
 
 import numpy as np
-import onnx
 import onnx.parser
 import pytest
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from graphopt.backends.openvino import run, runtime_precision
 from graphopt.errors import CalibrationError, UnsupportedError
@@ -55,7 +55,7 @@ def test_a_conv_between_q_and_dq_runs_in_8_bits():
 
 def test_it_computes_the_model():
     x = [{"x": RNG.normal(size=(1, 16, 8, 8)).astype(np.float32)} for _ in range(2)]
-    want = [onnx.reference.ReferenceEvaluator(FLOAT).run(None, feed)[0] for feed in x]
+    want = [ReferenceEvaluator(FLOAT).run(None, feed)[0] for feed in x]
     got = [outputs[0] for outputs in run(FLOAT, x)]
     assert not np.array_equal(got[0], got[1])
     for a, b in zip(want, got, strict=True):
