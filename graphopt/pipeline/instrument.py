@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+from graphopt.errors import GraphoptError, InternalError
 from graphopt.ir import Graph
 from graphopt.pipeline.passes import Context, Pass
+
+Failure: TypeAlias = GraphoptError | InternalError
+"""All that comes out of a pass; the manager makes an InternalError of anything else."""
 
 
 @dataclass(frozen=True)
@@ -62,5 +66,5 @@ class Instrument:
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """`pass_` ran; `graph` is sorted."""
 
-    def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Exception) -> None:
-        """`pass_` raised `error`, or an instrument did after it. `graph` may be broken."""
+    def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
+        """`pass_` raised `error`, or an instrument did around it. `graph` may be broken."""

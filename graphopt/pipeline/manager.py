@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 from graphopt.errors import GraphoptError, InternalError
 from graphopt.ir import Graph
-from graphopt.pipeline.instrument import Instrument, PassRecord
+from graphopt.ir.shapes import infer
+from graphopt.pipeline.instrument import Failure, Instrument, PassRecord
 from graphopt.pipeline.passes import Context, Pass
 
 
@@ -24,10 +26,14 @@ class PassManager:
     def run(self, graph: Graph, ctx: Context) -> list[PassRecord]:
         """Rewrite `graph` in place; one record per pass that ran.
 
+        Every pass finds the graph sorted, and types and shapes filled in as far as inference can tell: that is no
+        instrument's work, because what watches a run must not change its result.
+
         Raises:
             GraphoptError: raised by a pass; its message starts with the pass's name.
             InternalError: a pass failed in any other way, or an instrument caught it breaking the graph.
         """
+        infer(graph)
         for instrument in self.instruments:
             instrument.start(self.passes, graph, ctx)
         records: list[PassRecord] = []
@@ -39,16 +45,17 @@ class PassManager:
                 continue
             try:
                 records.append(self._run_one(pass_, index, graph, ctx))
-            except Exception as error:
-                for instrument in reversed(self.instruments):
-                    instrument.on_failure(pass_, index, graph, ctx, error)
+            except (GraphoptError, InternalError) as error:
+                self._tell_of(error, pass_, index, graph, ctx)
                 raise
-        ctx.remarks.current = ""
+            finally:
+                ctx.remarks.current = ""
         return records
 
     def _run_one(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> PassRecord:
         for instrument in self.instruments:
-            instrument.before_pass(pass_, index, graph, ctx)
+            with _bugs_are_ours(f"{type(instrument).__name__} before pass '{pass_.name}'"):
+                instrument.before_pass(pass_, index, graph, ctx)
         nodes, size, revision, said = _node_count(graph), _constant_bytes(graph), graph.revision, len(ctx.remarks.items)
         began = time.perf_counter()
         _rewrite(pass_, graph, ctx)
@@ -65,25 +72,44 @@ class PassManager:
             remarks=Counter(r.kind for r in ctx.remarks.items[said:]),
         )
         for instrument in reversed(self.instruments):
-            instrument.after_pass(pass_, record, graph, ctx)
+            with _bugs_are_ours(f"{type(instrument).__name__} after pass '{pass_.name}'"):
+                instrument.after_pass(pass_, record, graph, ctx)
         return record
+
+    def _tell_of(self, error: Failure, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
+        for instrument in reversed(self.instruments):
+            try:
+                instrument.on_failure(pass_, index, graph, ctx, error)
+            except Exception as second:  # a full disk, a graph too broken to print: it must not hide the first error
+                error.add_note(f"{type(instrument).__name__} failed too: {type(second).__name__}: {second}")
 
 
 def _rewrite(pass_: Pass, graph: Graph, ctx: Context) -> None:
-    """Run the pass; whatever it raises comes out as a GraphoptError or InternalError that names it."""
+    """Run the pass, and make the graph ready for the next one."""
     revision = graph.revision
     try:
-        pass_.run(graph, ctx)
-        if graph.revision != revision:
-            graph.sort()
+        with _bugs_are_ours(f"pass '{pass_.name}'"):
+            pass_.run(graph, ctx)
+            if graph.revision != revision:
+                graph.sort()
+                infer(graph)
     except GraphoptError as error:
         error.args = (f"{pass_.name}: {error}",)
         raise
+
+
+@contextmanager
+def _bugs_are_ours(what: str) -> Generator[None]:
+    """Any exception but a GraphoptError comes out as an InternalError that says what raised it."""
+    try:
+        yield
+    except GraphoptError:
+        raise
     except InternalError as error:
-        error.args = (f"pass '{pass_.name}': {error}",)
+        error.args = (f"{what}: {error}",)
         raise
     except Exception as error:
-        raise InternalError(f"pass '{pass_.name}' failed with {type(error).__name__}: {error}") from error
+        raise InternalError(f"{what} failed with {type(error).__name__}: {error}") from error
 
 
 def _node_count(graph: Graph) -> int:

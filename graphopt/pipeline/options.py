@@ -12,6 +12,7 @@ import json
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum, EnumType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +27,7 @@ _TYPE_WORDS: dict[Any, str] = {
     float: "a number",
     str: "a string",
     types.NoneType: _NONE,
+    Any: "anything",
 }
 
 
@@ -115,7 +117,12 @@ def describe_type(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(arg) for arg in args)
     if origin in (tuple, list, frozenset):
-        return f"a list, each {describe_type(args[0])}" if args else "a list"
+        return f"a list, each {describe_type(args[0])}"
+    if origin is dict:
+        return f"a table, each {describe_type(args[1])}"
+    if isinstance(hint, EnumType):
+        members = cast("Iterable[Enum]", hint)
+        return " | ".join(str(member.value) for member in members)
     return str(getattr(hint, "__name__", hint))
 
 
@@ -125,12 +132,15 @@ def _check(pass_type: type[Pass], name: str, hint: Any, value: Any) -> Any:
     try:
         return TypeAdapter[Any](hint).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        found = json.dumps(value)
         # A constraint (Annotated[int, Field(gt=0)]) isn't part of the type's name; pydantic's words say it.
         detail = f" ({error.errors()[0]['msg']})" if hasattr(hint, "__metadata__") else ""
-        raise ConfigError(
-            f"pass '{pass_type.name}': option '{name}' is {found}; expected {describe_type(hint)}{detail}"
-        ) from error
+        reason = error
+    except TypeError as error:  # TOML has dates and times; no option takes one
+        detail, reason = "", error
+    found = json.dumps(value, default=str)
+    raise ConfigError(
+        f"pass '{pass_type.name}': option '{name}' is {found}; expected {describe_type(hint)}{detail}"
+    ) from reason
 
 
 def _hints(pass_type: type[Pass]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class _Reader:
         self._fail(f"found {repr(found) if found else 'the end'}; expected {expected}")
 
     def _fail(self, message: str) -> NoReturn:
-        raise ConfigError(f"pipeline '{self.text}', column {self.at + 1}: {message}")
+        raise ConfigError(f"pipeline {self.text!r}, column {self.at + 1}: {message}")
 
 
 def _literal(word: str) -> bool | int | float | str:

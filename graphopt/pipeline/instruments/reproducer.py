@@ -1,0 +1,91 @@
+"""When a pass goes wrong, leave behind what is needed to see it again.
+
+    graphopt-reproducer-x1y2z3/
+        before.onnx         the model before the failing pass
+        pipeline.toml       the failing pass, and what of the run it needs
+        calibration.npz     a few samples, when the run had any
+        error.txt           the message and the traceback
+
+    graphopt optimize before.onnx -o after.onnx --config pipeline.toml
+
+A plan is no part of an ONNX file. So when a pass fails while there is one, before.onnx is the model before the plan
+was begun, and pipeline.toml begins there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from graphopt.calibration import Dataset
+from graphopt.errors import GraphoptError
+from graphopt.ir import Graph
+from graphopt.ir.write import save
+from graphopt.pipeline.instrument import Failure, Instrument
+from graphopt.pipeline.instruments.snapshot import Snapshot
+from graphopt.pipeline.passes import Context, Pass
+from graphopt.pipeline.toml import Pipeline, Settings, pipeline_to_toml
+
+_SAMPLES = 8  # enough for a calibration that resembles the real one; files stay small
+
+
+class Reproducer(Instrument):
+    """Writes a reproducer when anything but a GraphoptError is raised, and puts its folder into the error.
+
+    `parent` is the folder that `graphopt-reproducer-*` is made in; None means the system's folder for temporary files.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self.parent = parent
+        self._passes: tuple[Pass, ...] = ()
+        self._snapshot: Snapshot | None = None
+        self._revision = -1
+        self._first = 1  # index of the first pass after the snapshot
+
+    def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
+        """Forget the last run."""
+        del graph, ctx
+        self._passes = tuple(passes)
+        self._snapshot = None
+
+    def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
+        """Take a snapshot, unless a plan is being made or the last one is still right."""
+        del pass_, ctx
+        if self._snapshot is not None and graph.plan:
+            return
+        if self._snapshot is None or graph.revision != self._revision:
+            self._snapshot = Snapshot(graph)
+            self._revision = graph.revision
+        self._first = index
+
+    def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
+        """Write the folder, and name it in the error."""
+        del pass_, graph
+        if isinstance(error, GraphoptError) or self._snapshot is None:
+            return
+        if self.parent is not None:
+            self.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="graphopt-reproducer-", dir=self.parent))
+        error.reproducer = str(folder)
+        (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        settings = Settings(
+            target=None if ctx.target is None else ctx.target.name,
+            calibration_data=None if ctx.calibration is None else _save_samples(ctx.calibration, folder),
+        )
+        pipeline = Pipeline(self._passes[self._first - 1 : index], settings)
+        (folder / "pipeline.toml").write_text(pipeline_to_toml(pipeline), encoding="utf-8")
+        save(self._snapshot.restore(), folder / "before.onnx")
+
+
+def _save_samples(dataset: Dataset, folder: Path) -> str:
+    """Stack the first samples on a new axis 0, as the .npz format has it; returns the file's name."""
+    samples = list(itertools.islice(dataset, _SAMPLES))
+    alike = [s for s in samples if all(s[name].shape == value.shape for name, value in samples[0].items())]
+    stacked = {name: np.stack([s[name] for s in alike]) for name in samples[0]}
+    np.savez(folder / "calibration.npz", allow_pickle=False, **stacked)
+    return "calibration.npz"

@@ -1,0 +1,43 @@
+"""Check after every pass that the graph is still a valid model. On by default: a broken graph is our bug, always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphopt.errors import InternalError
+from graphopt.ir import Graph
+from graphopt.ir.verifier import Violation, check_and_infer
+from graphopt.pipeline.instrument import Instrument, PassRecord
+from graphopt.pipeline.passes import Context, Pass
+
+
+class Verify(Instrument):
+    """Raises on the first pass that changed something and left violations behind.
+
+    What the model violated when it came is noted, and no pass is blamed for it.
+    """
+
+    def __init__(self) -> None:
+        self._came_with: frozenset[tuple[str, str]] = frozenset()
+
+    def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
+        """Check the graph as it came."""
+        del passes
+        violations = check_and_infer(graph)
+        self._came_with = frozenset((v.rule, v.node) for v in violations)
+        for violation in violations:
+            ctx.remarks.note(None, f"the model came with a fault: {violation}")
+
+    def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
+        """Check the graph if the pass changed it.
+
+        Raises:
+            InternalError: naming the rule and the node.
+        """
+        del ctx
+        if not record.changed:
+            return
+        new = [v for v in check_and_infer(graph) if (v.rule, v.node) not in self._came_with]
+        if new:
+            more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
+            raise InternalError(f"the graph is broken: {new[0]}{more}")
