@@ -28,6 +28,8 @@ from graphopt.ir.elements import (
 )
 from graphopt.ir.graph import Graph
 
+_UNSTATED_OPSET = 13
+
 
 def from_proto(model: onnx.ModelProto, base_dir: str = "") -> Graph:
     """Build a Graph from `model`; `base_dir` is the folder that external data locations are relative to.
@@ -42,8 +44,9 @@ def from_proto(model: onnx.ModelProto, base_dir: str = "") -> Graph:
     facts.ir_version = model.ir_version
     facts.opset_imports = {_domain(entry.domain): int(entry.version) for entry in model.opset_import}
     if "" not in facts.opset_imports:
-        # IR versions before 3 have no opset imports and mean opset 1 (ONNX IR specification).
-        facts.opset_imports[""] = 1
+        # IR versions before 3 have no opset imports and mean opset 1 (ONNX IR specification). A model of other
+        # domains only has no standard operators: then any version says the same, and passes may add some of these.
+        facts.opset_imports[""] = _UNSTATED_OPSET if facts.opset_imports else 1
     facts.producer_name, facts.producer_version = model.producer_name, model.producer_version
     facts.domain, facts.model_version = model.domain, model.model_version
     facts.doc_string = model.doc_string
@@ -149,24 +152,29 @@ class _Importer:
     def _attribute(self, graph: Graph, attr: onnx.AttributeProto, scope: dict[str, Tensor]) -> Any:
         if attr.ref_attr_name:
             return attr
-        match attr.type:
-            case AttributeProto.GRAPH:
-                body = Graph(attr.g.name, parent=graph)
-                self.fill(body, attr.g, scope)
-                return body.gs
-            case AttributeProto.TENSOR:
-                return Constant(attr.t.name, LazyConstant(attr.t, self.base_dir))
-            case AttributeProto.FLOAT | AttributeProto.INT:
-                return helper.get_attribute_value(attr)
-            case AttributeProto.STRING:
-                return _text(attr.s)
-            case AttributeProto.FLOATS | AttributeProto.INTS:
-                return list(helper.get_attribute_value(attr))
-            case AttributeProto.STRINGS:
-                texts = [_text(s) for s in attr.strings]
-                return texts if texts and all(isinstance(t, str) for t in texts) else attr
-            case _:  # TYPE_PROTO, SPARSE_TENSOR, GRAPHS, … are carried through as they are
-                return attr
+        if attr.type == AttributeProto.GRAPH:
+            body = Graph(attr.g.name, parent=graph)
+            self.fill(body, attr.g, scope)
+            return body.gs
+        return attribute_value(attr, self.base_dir)
+
+
+def attribute_value(attr: onnx.AttributeProto, base_dir: str = "") -> Any:
+    """The Python form of an attribute that isn't a nested graph; see `Node.attrs`."""
+    match attr.type:
+        case AttributeProto.TENSOR:
+            return Constant(attr.t.name, LazyConstant(attr.t, base_dir))
+        case AttributeProto.FLOAT | AttributeProto.INT:
+            return helper.get_attribute_value(attr)
+        case AttributeProto.STRING:
+            return _text(attr.s)
+        case AttributeProto.FLOATS | AttributeProto.INTS:
+            return list(helper.get_attribute_value(attr))
+        case AttributeProto.STRINGS:
+            texts = [_text(s) for s in attr.strings]
+            return texts if texts and all(isinstance(t, str) for t in texts) else attr
+        case _:  # TYPE_PROTO, SPARSE_TENSOR, GRAPHS, … are carried through as they are
+            return attr
 
 
 def set_proto_type(variable: Variable, proto: onnx.TypeProto) -> None:

@@ -448,7 +448,6 @@ class Graph:
         self.gs.nodes = ordered
 
 
-def _kind(value: Any) -> list[type]:
+def _kind(value: object) -> list[type]:
     """The type of an attribute value, then those of its items where it is a list."""
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [type(value), *(type(item) for item in items)]
+    return [type(item) for item in [value, *(cast("list[object]", value) if isinstance(value, list) else [])]]

@@ -4,38 +4,71 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphopt.errors import LoadError
+import onnx
+
+from graphopt.errors import LoadError, UnsupportedError
 from graphopt.ir import external
+from graphopt.ir.check import complaint
 from graphopt.ir.elements import Constant
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import Source, read_source
-from graphopt.ir.shapes import infer
+from graphopt.ir.shapes import has_small_value, infer
+from graphopt.ir.to_proto import to_proto
+from graphopt.ir.upgrade import has_experimental, upgrade_graph
 from graphopt.ir.write import check_output_path, save
 
 __all__ = ["check_output_path", "load", "save"]
 
+# The newest opset that onnxruntime 1.31 takes (measured); helpers of onnx 1.23 declare 28 by default.
+MAX_RUNNABLE_OPSET = 26
 
-def load(source: object, *, base_dir: str | Path | None = None, min_opset: int = 13) -> Graph:
-    """Read a model, check it and fill in types and shapes. `graph.facts.notes` says what had to be changed.
+
+def load(
+    source: object,
+    *,
+    base_dir: str | Path | None = None,
+    min_opset: int = 13,
+    keep_defaults: bool | None = None,
+) -> Graph:
+    """Read a model, check it, and fill in types and shapes. `graph.facts.notes` says what had to be changed.
 
     Args:
         source: a path (.onnx, or .onnxtxt / .txt for ONNX text), bytes, an onnx.ModelProto, or an object with a
             `model_proto`: what torch.onnx.export(dynamo=True) returns.
         base_dir: folder of the external data, when the source isn't a path.
         min_opset: older models are brought up to it; 13 is the first with per-channel QuantizeLinear.
+        keep_defaults: initializers that are graph inputs too stay inputs with a default value, which can't be folded
+            or quantized (True), or become plain constants (False). None: they stay, except where every initializer
+            is listed and some are weights, as PyTorch's `keep_initializers_as_inputs` writes them.
 
     Raises:
         LoadError: the source can't be read, or is no valid ONNX model; one line with what, where and the mend.
+        UnsupportedError: a node can't be brought up to `min_opset`.
     """
     read = read_source(source, base_dir)
     try:
         graph = from_proto(read.model, read.base_dir)
         _check_external_data(graph, read)
+        _settle_defaults(graph, keep_defaults)
+        if not has_experimental(graph):
+            _check(graph)
         infer(graph)
-    except LoadError as error:
-        raise LoadError(f"{read.label}: {error}") from None
+        if graph.opset < min_opset:
+            graph.facts.notes.append(f"brought from opset {graph.opset} to {min_opset}")
+            upgrade_graph(graph, min_opset)
+            _check(graph)
+    except (LoadError, UnsupportedError) as error:
+        raise type(error)(f"{read.label}: {error}") from None
+    _declare_runnable_opset(graph)
+    graph.facts.revision = 0
     return graph
+
+
+def _check(graph: Graph) -> None:
+    problem = complaint(to_proto(graph, keep_value=has_small_value))
+    if problem is not None:
+        raise LoadError(f"isn't a valid ONNX model: {problem}; export it again")
 
 
 def _check_external_data(graph: Graph, source: Source) -> None:
@@ -49,3 +82,40 @@ def _check_external_data(graph: Graph, source: Source) -> None:
                 files[external.locate(lazy.tensor, lazy.base_dir).path] = None
                 graph.facts.has_external_data = True
     graph.facts.source_files = tuple(files)
+
+
+# Operators with trained parameters, which nobody overrides from outside: (index of the first parameter).
+_FIRST_PARAMETER = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "BatchNormalization": 1}
+
+
+def _settle_defaults(graph: Graph, keep: bool | None) -> None:
+    defaults = [c for c in graph.constants if c.is_input]
+    if keep is None:
+        is_exporter_habit = len(defaults) == len(graph.constants) and any(
+            node.is_op(*_FIRST_PARAMETER) and index >= _FIRST_PARAMETER[node.op]
+            for constant in defaults
+            for node, index in graph.uses(constant)
+        )
+        keep = not is_exporter_habit
+    if keep or not defaults:
+        return
+    for constant in defaults:
+        constant.is_input = False
+    graph.facts.notes.append(
+        f"{len(defaults)} initializers were listed as graph inputs too, and are plain constants now"
+    )
+
+
+def _declare_runnable_opset(graph: Graph) -> None:
+    """Declare the newest opset that engines take, where nothing in the model changed its meaning since."""
+    declared = graph.opset
+    if declared <= MAX_RUNNABLE_OPSET or graph.facts.functions:
+        return
+    for scope in graph.walk():
+        for node in scope.nodes:
+            if node.domain == "" and onnx.defs.get_schema(node.op, declared).since_version > MAX_RUNNABLE_OPSET:
+                return
+    graph.set_opset(MAX_RUNNABLE_OPSET)
+    graph.facts.notes.append(
+        f"opset {declared} is declared as {MAX_RUNNABLE_OPSET}, which means the same for these operators"
+    )

@@ -164,6 +164,9 @@ class _Exporter:
         if node.extras.doc_string:
             proto.doc_string = node.extras.doc_string
         _set_metadata(proto, node.extras.metadata)
+        self.attributes(proto, node)
+
+    def attributes(self, proto: onnx.NodeProto, node: Node) -> None:
         for name, value in node.attrs.items():
             self._attribute(proto.attribute.add(), name, value)
 
@@ -203,6 +206,13 @@ def tensor_proto(constant: Constant) -> onnx.TensorProto:
         del proto.metadata_props[:]
     describe_tensor(proto, constant)
     return proto
+
+
+def attribute_protos(node: Node) -> list[onnx.AttributeProto]:
+    """The node's attributes as they are written."""
+    proto = onnx.NodeProto()
+    _Exporter(None, None, tensor_proto).attributes(proto, node)
+    return list(proto.attribute)
 
 
 def describe_tensor(proto: onnx.TensorProto, constant: Constant) -> None:

@@ -1,0 +1,206 @@
+"""Rules for operators that onnx's version converter gets wrong, and for removed experimental ones. All yield opset 13.
+
+Measured against onnxruntime 1.31, which still runs the old definitions: the converter of onnx 1.23 leaves Resize-10
+at the new default coordinates (half pixel instead of asymmetric) and Hardmax at the new axis meaning, and gives the
+mask of Dropout-7 the wrong type. Crop, ImageScaler, Affine … were never standard; onnxruntime runs them below opset 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from graphopt.errors import UnsupportedError
+from graphopt.ir.elements import Constant, Node
+
+RULES_OPSET = 13
+
+
+@dataclass
+class Rewrite:
+    """Nodes that compute the same as one old node, in order.
+
+    Tensors are named by position: the old node's inputs are i0, i1, …, its outputs o0, o1, …; other names are local.
+    """
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list[onnx.NodeProto])
+    constants: list[onnx.TensorProto] = field(default_factory=list[onnx.TensorProto])
+
+    def add(self, op: str, inputs: Sequence[str], output: str, **attrs: Any) -> str:
+        """Append a node; returns its output's name."""
+        self.nodes.append(helper.make_node(op, inputs, [output], **attrs))
+        return output
+
+    def constant(self, values: NDArray[Any], name: str) -> str:
+        """Add a constant; returns its name."""
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+
+Rule = Callable[[Node], Rewrite]
+
+
+def rule_for(node: Node, opset: int) -> Rule | None:
+    """The rule for a standard operator at `opset`, or None when it has none."""
+    for until, rules in _RULES.items():
+        if opset < until and node.op in rules:
+            return rules[node.op]
+    return None
+
+
+def _dropout(node: Node) -> Rewrite:
+    """Dropout never drops at inference; its mask output became bool in opset 10."""
+    if any(t.outputs or node.scope is None or node.scope.is_output(t) for t in node.outputs[1:]):
+        raise UnsupportedError(f"{node}: its mask output is read, and meant something else before opset 12")
+    rewrite = Rewrite()
+    rewrite.add("Identity", ["i0"], "o0")
+    return rewrite
+
+
+def _softmax(node: Node) -> Rewrite:
+    """Before opset 13: over all axes from `axis` (default 1) on, together. Since then: over that one axis."""
+    rewrite = Rewrite()
+    shape = node.inputs[0].shape
+    axis = int(node.attr("axis", 1))
+    if axis < 0 and shape is not None:
+        axis += len(shape)
+    if axis == -1 or (shape is not None and all(d == 1 for d in shape[axis + 1 :])):
+        rewrite.add(node.op, ["i0"], "o0", axis=axis)
+        return rewrite
+    rewrite.add("Shape", ["i0"], "shape")
+    rewrite.add("Flatten", ["i0"], "flat", axis=axis)
+    rewrite.add(node.op, ["flat"], "flat_result", axis=1)
+    rewrite.add("Reshape", ["flat_result", "shape"], "o0")
+    return rewrite
+
+
+def _resize(node: Node) -> Rewrite:
+    """Upsample and Resize-10: x_in = x_out / scale; nearest rounds down when growing and up when shrinking."""
+    rewrite = Rewrite()
+    if len(node.inputs) > 1:
+        scales_name, stored = "i1", node.inputs[1]
+        values = stored.values if isinstance(stored, Constant) and not stored.is_input else None
+    else:
+        values = np.asarray(node.attr("scales"), np.float32)
+        scales_name = rewrite.constant(values, "scales")
+    mode = node.attr("mode", "nearest")
+    attrs = {"mode": "linear" if mode == "bilinear" else mode, "coordinate_transformation_mode": "asymmetric"}
+    if mode == "nearest":
+        shrinks = values is not None and bool((values < 1).any())
+        if shrinks and values is not None and bool((values > 1).any()):
+            raise UnsupportedError(
+                f"{node}: shrinks one axis and enlarges another by nearest neighbour, which rounds differently per "
+                "axis before opset 11; export the model with opset 11 or newer"
+            )
+        attrs["nearest_mode"] = "ceil" if shrinks else "floor"
+    rewrite.add("Resize", ["i0", "", scales_name], "o0", **attrs)
+    return rewrite
+
+
+def _mean_variance_normalization(node: Node) -> Rewrite:
+    """The default axes, said out loud: onnx 1.23 can't infer the shape without them.
+
+    Before opset 9 it was experimental and named its axes by two flags.
+    """
+    rewrite = Rewrite()
+    axes = node.attr("axes", [0, 2, 3])
+    if "across_channels" in node.attrs or "normalize_variance" in node.attrs:
+        if not node.attr("normalize_variance", 1):
+            raise UnsupportedError(f"{node}: normalize_variance=0 has no standard form; export the model with opset 9")
+        axes = [1, 2, 3] if node.attr("across_channels", 0) else [2, 3]
+    rewrite.add(node.op, ["i0"], "o0", axes=axes)
+    return rewrite
+
+
+def _affine(node: Node) -> Rewrite:
+    """The affine function y = alpha · x + beta."""
+    rewrite = Rewrite()
+    scaled = rewrite.add("Mul", ["i0", _scalar(rewrite, node, "alpha", 1.0)], "scaled")
+    rewrite.add("Add", [scaled, _scalar(rewrite, node, "beta", 0.0)], "o0")
+    return rewrite
+
+
+def _image_scaler(node: Node) -> Rewrite:
+    """Per channel y = scale · x + bias[channel], x: [N, C, H, W]."""
+    rewrite = Rewrite()
+    scaled = rewrite.add("Mul", ["i0", _scalar(rewrite, node, "scale", 1.0)], "scaled")
+    bias = np.asarray(node.attr("bias"), _float_type(node)).reshape(-1, 1, 1)
+    rewrite.add("Add", [scaled, rewrite.constant(bias, "bias")], "o0")
+    return rewrite
+
+
+def _scale(node: Node) -> Rewrite:
+    """The product y = scale · x."""
+    rewrite = Rewrite()
+    rewrite.add("Mul", ["i0", _scalar(rewrite, node, "scale", 1.0)], "o0")
+    return rewrite
+
+
+def _crop(node: Node) -> Rewrite:
+    """Cut [left, top, right, bottom] off x: [N, C, H, W]; or keep scale = [height, width] from the left top corner."""
+    left, top, right, bottom = (int(b) for b in node.attr("border"))
+    size = node.attr("scale")
+    if size is not None:
+        ends = [top + int(size[0]), left + int(size[1])]
+    else:
+        # An end of −0 would cut off everything: "to the last" is the largest integer.
+        ends = [-cut if cut else np.iinfo(np.int64).max for cut in (bottom, right)]
+    rewrite = Rewrite()
+    starts = rewrite.constant(np.array([top, left], np.int64), "starts")
+    stops = rewrite.constant(np.array(ends, np.int64), "ends")
+    rewrite.add("Slice", ["i0", starts, stops, rewrite.constant(np.array([2, 3], np.int64), "axes")], "o0")
+    return rewrite
+
+
+def _parametric_softplus(node: Node) -> Rewrite:
+    """The function y = alpha · ln(exp(beta · x) + 1)."""
+    return _scaled_function(node, "Softplus")
+
+
+def _scaled_tanh(node: Node) -> Rewrite:
+    """The function y = alpha · tanh(beta · x)."""
+    return _scaled_function(node, "Tanh")
+
+
+def _scaled_function(node: Node, function: str) -> Rewrite:
+    rewrite = Rewrite()
+    rewrite.add("Mul", ["i0", _scalar(rewrite, node, "beta", 1.0)], "scaled")
+    rewrite.add(function, ["scaled"], "bent")
+    rewrite.add("Mul", ["bent", _scalar(rewrite, node, "alpha", 1.0)], "o0")
+    return rewrite
+
+
+def _scalar(rewrite: Rewrite, node: Node, attr: str, default: float) -> str:
+    return rewrite.constant(np.asarray(node.attr(attr, default), _float_type(node)), attr)
+
+
+def _float_type(node: Node) -> np.dtype[Any]:
+    return node.inputs[0].dtype or np.dtype(np.float32)
+
+
+# Opset that the definition ends with → operator → rule.
+_RULES: dict[int, dict[str, Rule]] = {
+    10: {
+        "Affine": _affine,
+        "ImageScaler": _image_scaler,
+        "Scale": _scale,
+        "Crop": _crop,
+        "ParametricSoftplus": _parametric_softplus,
+        "ScaledTanh": _scaled_tanh,
+        "Upsample": _resize,
+    },
+    11: {"Resize": _resize},
+    12: {"Dropout": _dropout},
+    13: {
+        "Softmax": _softmax,
+        "LogSoftmax": _softmax,
+        "Hardmax": _softmax,
+        "MeanVarianceNormalization": _mean_variance_normalization,
+    },
+}
