@@ -19,9 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.ir import Graph, Node, Variable
 from graphopt.ir.linear import linear_producer, linear_result, linear_view
-from graphopt.ir.linear_edit import Declined, Floats, LinearEdit, affine_input, affine_output, rounded
+from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input, affine_output
+from graphopt.passes.affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
 
 
@@ -36,7 +38,7 @@ class FoldBatchNorm(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Fold backwards in graph order, then forwards from the end (so that chains collapse), then lower the rest."""
         for scope in graph.walk():
-            found: dict[Node, Affine] = {}
+            found: dict[Node, ChannelAffine] = {}
             for node in scope.live_nodes():
                 if node.is_op("BatchNormalization"):
                     affine = _affine_of(scope, node)
@@ -52,15 +54,7 @@ class FoldBatchNorm(Pass):
                     _lower(scope, node, found[node], f"{why.reason if why else ''}; {forwards.reason}", ctx)
 
 
-@dataclass(frozen=True)
-class Affine:
-    """What a BatchNormalization computes: `scale`·x + `shift` along axis 1; both float64 [C]."""
-
-    scale: Floats
-    shift: Floats
-
-
-def _affine_of(graph: Graph, node: Node) -> Affine | Declined:
+def _affine_of(graph: Graph, node: Node) -> ChannelAffine | Declined:
     if node.attr("training_mode", 0):
         return Declined("it is in training mode: its statistics come from each batch")
     if not node.attr("spatial", 1):
@@ -79,10 +73,10 @@ def _affine_of(graph: Graph, node: Node) -> Affine | Declined:
         shift = beta - mean * scale
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return Declined("its scale gamma / sqrt(var + epsilon) isn't finite for every channel")
-    return Affine(scale, shift)
+    return ChannelAffine(1, scale, shift)
 
 
-def _fold_backwards(graph: Graph, node: Node, affine: Affine, ctx: Context) -> Declined | None:
+def _fold_backwards(graph: Graph, node: Node, affine: ChannelAffine, ctx: Context) -> Declined | None:
     """Into the linear operation that makes the input; None when done."""
     x, y = node.inputs[0], node.outputs[0]
     linear = linear_producer(graph, x)
@@ -105,7 +99,7 @@ def _fold_backwards(graph: Graph, node: Node, affine: Affine, ctx: Context) -> D
     return None
 
 
-def _fold_forwards(graph: Graph, node: Node, affine: Affine, ctx: Context) -> Declined | None:
+def _fold_forwards(graph: Graph, node: Node, affine: ChannelAffine, ctx: Context) -> Declined | None:
     """Into all linear operations that read the output; None when done."""
     x, y = node.inputs[0], node.outputs[0]
     if graph.is_output(y):
@@ -129,29 +123,11 @@ def _fold_forwards(graph: Graph, node: Node, affine: Affine, ctx: Context) -> De
     return None
 
 
-def _lower(graph: Graph, node: Node, affine: Affine, why: str, ctx: Context) -> None:
-    """Replace it by Mul and Add with constants [C, 1, …]."""
-    x, y = node.inputs[0], node.outputs[0]
-    shape, dtype = x.shape or y.shape, x.dtype or y.dtype or node.inputs[1].dtype
-    if shape is None or len(shape) < 2 or dtype is None:
-        ctx.remarks.declined(
-            node, f"{why}; nor lowered to Mul + Add: the rank of '{x.name}' isn't known to be 2 or more"
-        )
-        return
-    column = (-1, *[1] * (len(shape) - 2))
-    scale, shift = (rounded(v.reshape(column), dtype) for v in (affine.scale, affine.shift))
-    if scale is None or shift is None:
-        ctx.remarks.declined(node, f"{why}; nor lowered to Mul + Add: its scale or shift isn't finite in {dtype}")
-        return
-    scaled = graph.variable(f"{y.name}_scaled", dtype, shape)
-    shifted = graph.variable(f"{y.name}_shifted", dtype, shape)
-    graph.add_node("Mul", [x, graph.constant(scale, f"{node.name}_scale")], [scaled], hint=f"{node.name}_scale")
-    add = graph.add_node(
-        "Add", [scaled, graph.constant(shift, f"{node.name}_shift")], [shifted], hint=f"{node.name}_shift"
-    )
-    if not graph.replace_uses(y, shifted):
-        ctx.remarks.declined(node, f"its output '{y.name}' is listed twice as a graph output")
-        graph.remove_unused([add])
+def _lower(graph: Graph, node: Node, affine: ChannelAffine, why: str, ctx: Context) -> None:
+    """Replace it by Mul and Add."""
+    declined = replace_with_affine(graph, node.inputs[0], node.outputs[0], affine)
+    if declined is not None:
+        ctx.remarks.declined(node, f"{why}; nor lowered to Mul + Add: {declined.reason}")
         return
     ctx.remarks.applied(node, f"became Mul + Add: {why}")
     graph.remove(node)

@@ -34,11 +34,18 @@ class LinearEdit:
     """New weight and bias of one linear operation; None where it stays as it is.
 
     `bias` is what the bias input is to hold (for Gemm before the factor beta), shaped to broadcast against the result.
+    `bias_slot` is that input as (node, position), filled or not; None for a MatMul that no bias is added to.
     """
 
     linear: Linear
     weight: NDArray[Any] | None
     bias: NDArray[Any] | None
+    bias_slot: tuple[Node, int] | None
+
+    @property
+    def node(self) -> Node:
+        """The operation."""
+        return self.linear.node
 
     def apply(self, graph: Graph) -> None:
         """Write them; constants that others read too are copied first, a missing bias is created."""
@@ -48,11 +55,10 @@ class LinearEdit:
             scope.set_values(scope.own_constant(linear.node, linear.weight_index), self.weight)
         if self.bias is None:
             return
-        slot = _bias_slot(graph, linear)
-        if slot is None:
+        if self.bias_slot is None:
             _append_add(scope, linear, self.bias)
             return
-        node, index = slot
+        node, index = self.bias_slot
         if node.input(index) is None:
             scope.set_input(node, index, scope.constant(self.bias, f"{linear.output.name}_bias"))
         else:
@@ -81,7 +87,7 @@ def affine_output(
             bias = _sum(bias, _along_result(linear, shift) / _beta(linear))
         elif scale is None:
             bias = None
-    return _edit(linear, weight, bias)
+    return _edit(graph, linear, weight, bias)
 
 
 def affine_input(
@@ -104,7 +110,7 @@ def affine_input(
                 return old
             bias = _sum(old, _response(linear, weight, shift) / _beta(linear))
         scaled = None if scale is None else weight * linear.along_input(scale)
-    return _edit(linear, scaled, bias)
+    return _edit(graph, linear, scaled, bias)
 
 
 def shift_hindrance(linear: Linear) -> str | None:
@@ -134,13 +140,14 @@ def rounded(values: Floats, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     return result if np.isfinite(result.astype(np.float64)).all() else None
 
 
-def _edit(linear: Linear, weight: Floats | None, bias: Floats | None) -> LinearEdit | Declined:
+def _edit(graph: Graph, linear: Linear, weight: Floats | None, bias: Floats | None) -> LinearEdit | Declined:
     dtype = linear.weight.dtype
     new_weight = None if weight is None else rounded(weight, dtype)
     new_bias = None if bias is None else rounded(bias, dtype)
     if (weight is not None and new_weight is None) or (bias is not None and new_bias is None):
         return Declined(f"the weight or bias of {linear.node} would hold values that aren't finite in {dtype}")
-    return LinearEdit(linear, None if new_weight is None else new_weight.reshape(linear.weight.shape), new_bias)
+    shaped = None if new_weight is None else new_weight.reshape(linear.weight.shape)
+    return LinearEdit(linear, shaped, new_bias, _bias_slot(graph, linear))
 
 
 def _weight_values(linear: Linear) -> Floats:
