@@ -100,10 +100,16 @@ class _Inserter:
 
 
 def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
-    """Store the constant bias of a quantized linear node as int32 in units of s_x · s_w, zero point 0."""
-    if not node.is_op("Conv", "ConvTranspose", "Gemm") or node.input(2) is None:
+    """Store the constant bias of a quantized linear node as int32 in units of s_x · s_w, zero point 0.
+
+    A MatMul's bias is in the Add behind it; onnxruntime makes both one Gemm, whose integer kernel wants it so as well.
+    """
+    slot = _bias_slot(graph, node)
+    if slot is None:
         return
-    bias = graph.constant_value(node.input(2))
+    reader, index = slot
+    tensor = reader.inputs[index]
+    bias = graph.constant_value(tensor)
     data_scale, weight_scale = _dq_scale(graph, node.input(0)), _dq_scale(graph, node.input(1))
     if bias is None:
         ctx.remarks.declined(node, "its bias is not a constant, so it stays float")
@@ -114,22 +120,34 @@ def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
     if data_scale is None or weight_scale is None or data_scale.size != 1:
         return
     scale = (data_scale.reshape(()) * weight_scale).astype(np.float32).reshape(-1)
-    if bias.size % scale.size and bias.size != 1:
+    if bias.size not in (1, scale.size) and (bias.size % scale.size or node.op != "ConvTranspose"):
         ctx.remarks.declined(node, f"its bias of shape {bias.shape} stays float: expected one value per output channel")
         return
     size = max(bias.size, scale.size)
     flat = np.broadcast_to(bias.reshape(-1), (size,)).astype(np.float64)
     scale = np.tile(scale, size // scale.size)
     q = np.clip(np.rint(flat / scale), -(2**31), 2**31 - 1).astype(np.int32)
-    stem = node.inputs[2].name
-    stored = graph.constant(q, f"{stem}_quantized")
-    scales = graph.constant(scale, f"{stem}_scale")
-    zero_points = graph.constant(np.zeros(size, np.int32), f"{stem}_zero_point")
-    output = graph.variable(f"{stem}_dequantized", np.dtype(np.float32), (size,))
-    graph.add_node(
-        "DequantizeLinear", [stored, scales, zero_points], [output], {"axis": 0}, hint=f"{stem}_DequantizeLinear"
-    )
-    graph.set_input(node, 2, output)
+    stored = graph.constant(q, f"{tensor.name}_quantized")
+    scales = graph.constant(scale, f"{tensor.name}_scale")
+    zero_points = graph.constant(np.zeros(size, np.int32), f"{tensor.name}_zero_point")
+    output = graph.variable(f"{tensor.name}_dequantized", np.dtype(np.float32), (size,))
+    attrs = {"axis": 0}
+    graph.add_node("DequantizeLinear", [stored, scales, zero_points], [output], attrs, hint=f"{tensor.name}_dequantize")
+    graph.set_input(reader, index, output)
+
+
+def _bias_slot(graph: Graph, node: Node) -> tuple[Node, int] | None:
+    """The input that holds the bias of a linear node: its own third, or a MatMul's Add behind it."""
+    if node.is_op("Conv", "ConvTranspose", "Gemm"):
+        return None if node.input(2) is None else (node, 2)
+    add = graph.sole_consumer(node.outputs[0]) if node.is_op("MatMul") else None
+    if add is None or not add.is_op("Add"):
+        return None
+    index = 1 if add.inputs[0] is node.outputs[0] else 0
+    other = add.inputs[index]
+    # [1, …, N] or [N]: along the last axis, which holds a MatMul's output channels.
+    along_last = isinstance(other, Constant) and other.shape[-1:] == (int(np.prod(other.shape)),)
+    return (add, index) if along_last else None
 
 
 def _dq_scale(graph: Graph, tensor: Tensor | None) -> NDArray[Any] | None:
