@@ -103,7 +103,7 @@ class Refuse(Pass):
 
 @dataclass(frozen=True)
 class WrongShape(Pass):
-    """Breaks the graph: MatMul gets a weight that doesn't fit."""
+    """Breaks the graph: MatMul gets a weight that doesn't fit what is stated of its output."""
 
     name: ClassVar[str] = "wrong-shape"
     summary: ClassVar[str] = "break the MatMul"
@@ -111,7 +111,7 @@ class WrongShape(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         for node in graph.live_nodes():
             if node.is_op("MatMul"):
-                graph.set_input(node, 1, graph.constant(np.zeros((5, 3), np.float32), "misfit"))
+                graph.set_input(node, 1, graph.constant(np.zeros((4, 5), np.float32), "misfit"))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _arrays(old: NDArray[Any], new: NDArray[Any], least_tolerance: float) -> str
     if not finite.any():
         return None
     largest = float(np.abs(a[finite]).max())
-    moved = float(np.abs(a - b)[finite].max())
+    moved = float(np.abs(a[finite] - b[finite]).max())
     if moved <= tolerance * max(largest, _LEAST_SCALE):
         return None
     return f"moved by {moved:.3g} (its largest value is {largest:.3g}, allowed are {tolerance:g} of that)"

@@ -34,7 +34,7 @@ class Numerics(Instrument):
     def __init__(self, *, samples: int = 2, seed: int = 0) -> None:
         self.samples = samples
         self.seed = seed
-        self._feeds: list[Feed] | None = None
+        self._feeds: list[Feed] = []
         self._reference: Outputs | None = None
         self._revision = -1
         self._off = False
@@ -42,7 +42,7 @@ class Numerics(Instrument):
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Choose the inputs, or find that this model can't be checked."""
         del passes
-        self._feeds, self._reference, self._off = None, None, False
+        self._reference, self._off = None, False
         try:
             self._feeds, self._reference = self._first_run(graph, ctx)
             self._revision = graph.revision
@@ -56,7 +56,7 @@ class Numerics(Instrument):
         if self._off or not pass_.lossless or graph.revision == self._revision:
             return
         try:
-            self._reference = _run(graph, self._feeds or [], ctx)
+            self._reference = _run(graph, self._feeds, ctx)
             self._revision = graph.revision
         except GraphoptError as error:
             self._off = True
@@ -71,7 +71,7 @@ class Numerics(Instrument):
         if self._off or not pass_.lossless or not record.changed or self._reference is None:
             return
         try:
-            outputs = _run(graph, self._feeds or [], ctx)
+            outputs = _run(graph, self._feeds, ctx)
         except GraphoptError as error:
             raise InternalError(f"the model doesn't run any more: {error}") from error
         names = [tensor.name for tensor in graph.outputs]
@@ -92,14 +92,15 @@ class Numerics(Instrument):
         reason = CalibrationError("there is nothing to run it on")
         for feeds in attempts:
             try:
-                outputs = _run(graph, feeds, ctx)
+                # Twice in the same session, because a new one begins its random numbers anew.
+                outputs = _run(graph, [*feeds, *feeds], ctx)
             except CalibrationError as error:
                 reason = error
                 continue
-            again = _run(graph, feeds, ctx)
-            if any(difference(a, b) for x, y in zip(outputs, again, strict=True) for a, b in zip(x, y, strict=True)):
+            once, again = outputs[: len(feeds)], outputs[len(feeds) :]
+            if any(difference(a, b) for x, y in zip(once, again, strict=True) for a, b in zip(x, y, strict=True)):
                 raise UnsupportedError("its outputs differ from run to run")
-            return feeds, outputs
+            return feeds, once
         raise reason
 
 

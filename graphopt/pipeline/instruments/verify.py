@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.errors import InternalError
 from graphopt.ir import Graph
-from graphopt.ir.verifier import Violation, check_and_infer
+from graphopt.ir.verifier import verify
 from graphopt.pipeline.instrument import Instrument, PassRecord
 from graphopt.pipeline.passes import Context, Pass
 
@@ -23,7 +23,7 @@ class Verify(Instrument):
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Check the graph as it came."""
         del passes
-        violations = check_and_infer(graph)
+        violations = verify(graph)
         self._came_with = frozenset((v.rule, v.node) for v in violations)
         for violation in violations:
             ctx.remarks.note(None, f"the model came with a fault: {violation}")
@@ -37,7 +37,7 @@ class Verify(Instrument):
         del ctx
         if not record.changed:
             return
-        new = [v for v in check_and_infer(graph) if (v.rule, v.node) not in self._came_with]
+        new = [v for v in verify(graph) if (v.rule, v.node) not in self._came_with]
         if new:
             more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
             raise InternalError(f"the graph is broken: {new[0]}{more}")
