@@ -13,9 +13,10 @@ from graphopt.ir.elements import Constant
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import Source, read_source
-from graphopt.ir.shapes import has_small_value, infer
+from graphopt.ir.shapes import TensorType, has_small_value, infer, inferred_tensors, run_inference
 from graphopt.ir.to_proto import to_proto
 from graphopt.ir.upgrade import has_experimental, upgrade_graph
+from graphopt.ir.verify_types import agrees, same_kind
 from graphopt.ir.write import check_output_path, save
 
 __all__ = ["check_output_path", "load", "save"]
@@ -53,6 +54,7 @@ def load(
         _settle_defaults(graph, keep_defaults)
         if not has_experimental(graph):
             _check(graph)
+        _settle_types(graph)
         infer(graph)
         if graph.opset < min_opset:
             graph.facts.notes.append(f"brought from opset {graph.opset} to {min_opset}")
@@ -69,6 +71,23 @@ def _check(graph: Graph) -> None:
     problem = complaint(to_proto(graph, keep_value=has_small_value))
     if problem is not None:
         raise LoadError(f"isn't a valid ONNX model: {problem}; export it again")
+
+
+def _settle_types(graph: Graph) -> None:
+    """Drop stated shapes that contradict what the operators make of the inputs.
+
+    They are left behind by tools that edit the batch size. onnxruntime goes by its own inference too.
+    """
+    stale = 0
+    for tensor, found in inferred_tensors(graph, run_inference(graph, stated=False)):
+        if not same_kind(tensor, found):
+            stated = TensorType(tensor.dtype, tensor.shape, tensor.type_proto)
+            raise LoadError(f"tensor '{tensor.name}' is stated as {stated}, but its producer makes {found}")
+        if not agrees(tensor, found):
+            graph.set_type(tensor, found.dtype, found.shape)
+            stale += 1
+    if stale:
+        graph.facts.notes.append(f"{stale} stated shapes contradict the operators and were inferred anew")
 
 
 def _check_external_data(graph: Graph, source: Source) -> None:

@@ -6,6 +6,7 @@ and of 10 GB. Small constants keep their values, because Reshape, Resize, Slice,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,12 @@ class TensorType:
     dtype: np.dtype[np.generic] | None
     shape: Shape | None
     type_proto: onnx.TypeProto | None = None
+
+    def __str__(self) -> str:
+        if self.type_proto is not None:
+            return str(self.type_proto.WhichOneof("value")).removesuffix("_type")
+        dims = "…" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.dtype or 'unknown'}[{dims}]"
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,8 @@ def has_small_value(constant: Constant) -> bool:
     """Whether a skeleton keeps this constant's value."""
     if constant.is_input:
         return False  # the caller may override it
-    size = int(np.prod(constant.shape, dtype=np.int64))
-    if np.dtype(constant.dtype).kind in "iu" and len(constant.shape) <= 1:
+    size = math.prod(constant.shape)
+    if constant.dtype.kind in "iu" and len(constant.shape) <= 1:
         return size <= _MAX_SHAPE_VALUES
     return size <= _MAX_OTHER_VALUES
 
@@ -96,7 +103,7 @@ def run_inference(graph: Graph, *, stated: bool) -> Inferred:
     except Exception as error:  # the C++ side has no common class; a failure only means that nothing is known
         return Inferred(skeleton, {}, " ".join(str(error).split()))
     symbols = _symbols(skeleton.graph)
-    return Inferred(skeleton, dict(_types(inferred.graph, symbols)))
+    return Inferred(skeleton, _Types(symbols).of(inferred.graph))
 
 
 def inferred_tensors(graph: Graph, inferred: Inferred) -> Iterator[tuple[Variable, TensorType]]:
@@ -115,7 +122,7 @@ def merge(graph: Graph, tensor: Variable, found: TensorType) -> None:
         if tensor.type_proto is None and tensor.dtype is None:
             set_proto_type(tensor, found.type_proto)
         return
-    if tensor.type_proto is not None:
+    if tensor.type_proto is not None or (tensor.shape == found.shape and tensor.dtype == found.dtype):
         return
     graph.set_type(tensor, found.dtype or tensor.dtype, _merge_shapes(tensor.shape, found.shape))
 
@@ -134,31 +141,43 @@ def _merge_dims(stated: Dim, found: Dim) -> Dim:
     return found if stated is None else stated
 
 
-def _types(graph: onnx.GraphProto, symbols: set[str]) -> Iterator[tuple[str, TensorType]]:
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        if info.type.WhichOneof("value") is not None:
-            yield info.name, _tensor_type(info.type, symbols)
-    for node in graph.node:
-        for attr in node.attribute:
-            if attr.type == onnx.AttributeProto.GRAPH:
-                yield from _types(attr.g, symbols)
+class _Types:
+    """Reads types; most tensors of a model share a few dozen, which are read once each."""
 
+    def __init__(self, symbols: set[str]) -> None:
+        self.symbols = symbols
+        self.known: dict[bytes, TensorType] = {}
 
-def _tensor_type(proto: onnx.TypeProto, symbols: set[str]) -> TensorType:
-    if proto.WhichOneof("value") != "tensor_type":
-        return TensorType(None, None, proto)
-    tensor = proto.tensor_type
-    dtype = numpy_dtype(tensor.elem_type) if tensor.elem_type else None
-    if not tensor.HasField("shape"):
-        return TensorType(dtype, None)
-    return TensorType(dtype, tuple(_dim(d, symbols) for d in tensor.shape.dim))
+    def of(self, graph: onnx.GraphProto) -> dict[str, TensorType]:
+        """Tensor name → type, over the graph and all graphs nested in it."""
+        found: dict[str, TensorType] = {}
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            key = info.type.SerializeToString()
+            if not key:
+                continue
+            if key not in self.known:
+                self.known[key] = self.read(info.type)
+            found[info.name] = self.known[key]
+        for node in graph.node:
+            for attr in node.attribute:
+                if attr.type == onnx.AttributeProto.GRAPH:
+                    found.update(self.of(attr.g))
+        return found
 
+    def read(self, proto: onnx.TypeProto) -> TensorType:
+        if proto.WhichOneof("value") != "tensor_type":
+            return TensorType(None, None, proto)
+        tensor = proto.tensor_type
+        dtype = numpy_dtype(tensor.elem_type) if tensor.elem_type else None
+        if not tensor.HasField("shape"):
+            return TensorType(dtype, None)
+        return TensorType(dtype, tuple(self.dim(d) for d in tensor.shape.dim))
 
-def _dim(dim: onnx.TensorShapeProto.Dimension, symbols: set[str]) -> Dim:
-    if dim.HasField("dim_value"):
-        return dim.dim_value if dim.dim_value >= 0 else None
-    name = dim.dim_param
-    return None if not name or (name.startswith(_MADE_UP) and name not in symbols) else name
+    def dim(self, dim: onnx.TensorShapeProto.Dimension) -> Dim:
+        if dim.HasField("dim_value"):
+            return dim.dim_value if dim.dim_value >= 0 else None
+        name = dim.dim_param
+        return None if not name or (name.startswith(_MADE_UP) and name not in self.symbols) else name
 
 
 def _symbols(graph: onnx.GraphProto) -> set[str]:
