@@ -201,7 +201,7 @@ def _simple_attribute(proto: onnx.AttributeProto, name: str, value: Any) -> None
         proto.name, proto.type, proto.f = name, onnx.AttributeProto.FLOAT, value
     elif isinstance(value, list) and value and all(type(item) is int for item in cast("list[Any]", value)):
         proto.name, proto.type = name, onnx.AttributeProto.INTS
-        proto.ints.extend(value)
+        proto.ints.extend(cast("list[int]", value))
     else:
         proto.CopyFrom(helper.make_attribute(name, value))
 
