@@ -28,6 +28,7 @@ from graphopt.ir.kernels import MOVES, NotEvaluableError
 from graphopt.ir.operands import fixed_value, static_shape
 from graphopt.ir.ops import QUANTIZE, is_plain_tensor, is_random
 from graphopt.ir.shapes import infer
+from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 
 Array = NDArray[Any]
@@ -149,7 +150,8 @@ class _Folder:
         self.decided_shapes = True
         self.ctx.remarks.applied(node, f"its condition is constant: {branch} took its place")
         for inner in inline_body(graph, node, bodies[branch]):
-            self.fold(graph, inner)
+            if inner.scope is not None:
+                self.fold(graph, inner)
 
     def _evaluate(self, graph: Graph, node: Node) -> None:
         if node.op in QUANTIZE or any(True for _ in node.bodies()):
@@ -221,7 +223,9 @@ class _Folder:
             return  # −1 can't be worked out when another axis is 0
         for i in open_axes:
             dims[i] = -1
+        before = list(node.inputs[1].inputs)
         graph.set_input(node, 1, graph.constant(np.array(dims, np.int64), f"{node.name}_shape"))
+        sweep(before, self.ctx)
         self.decided_shapes = True
         self.ctx.remarks.applied(node, f"its shape input is {[int(d) for d in dims]}")
 
@@ -237,7 +241,10 @@ class _Folder:
     def _replace(self, graph: Graph, node: Node, values: list[Array]) -> None:
         for output, value in zip(node.present_outputs(), values, strict=True):
             self._bind(graph, output, value)
+        before = [producer for t in node.inputs for producer in t.inputs]
         graph.remove(node)
+        # A Shape that nobody reads any more would still be a second reader of what it looked at.
+        sweep(before, self.ctx)
         described = ", ".join(f"{value.dtype}{list(value.shape)}" for value in values)
         self.ctx.remarks.applied(node, f"its value is constant: {described}")
 

@@ -15,6 +15,7 @@ from graphopt.ir import Graph, Node, Tensor
 from graphopt.ir.elements import numpy_dtype
 from graphopt.ir.operands import fixed_value, int_list, same_shape
 from graphopt.ir.ops import RESHAPES
+from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context
 
 Merge: TypeAlias = Callable[[Graph, Node, Context], Tensor | None]
@@ -130,8 +131,8 @@ def _frees_target(graph: Graph, node: Node, first: Node) -> bool:
 def _skip(graph: Graph, node: Node, first: Node, ctx: Context) -> None:
     """Let `node` read what `first` reads; it does the work of both."""
     graph.set_input(node, 0, first.inputs[0])
-    for removed in graph.remove_unused([first]):
-        ctx.remarks.applied(removed, f"{node} does its work too")
+    ctx.remarks.applied(node, f"it does the work of {first} too")
+    sweep([first], ctx)
 
 
 MERGES: dict[str, Merge] = {

@@ -8,6 +8,7 @@ nothing; a node of a custom domain is kept, because only its owner knows whether
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,21 +29,26 @@ class RemoveDead(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Sweep each graph from unread nodes upwards, nested graphs first: what they no longer read goes too."""
         for scope in reversed(list(graph.walk())):
-            for node in scope.live_nodes():
-                _sweep(scope, node, ctx)
+            sweep(scope.live_nodes(), ctx)
 
 
-def _sweep(graph: Graph, start: Node, ctx: Context) -> None:
-    """Remove `start` if nothing reads it, then what only it read."""
-    pending = [start]
-    while pending:
-        node = pending.pop()
-        if node.scope is not graph or any(t.outputs or graph.is_output(t) for t in node.outputs):
-            continue
-        if node.domain not in STANDARD_DOMAINS:
-            ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
-            continue
-        feeding = [*node.inputs, *graph.captured(node)]
-        graph.remove(node)
-        ctx.remarks.applied(node, "nothing reads its outputs")
-        pending.extend(t.inputs[0] for t in feeding if t.inputs)
+def sweep(candidates: Iterable[Node], ctx: Context) -> None:
+    """Remove those of `candidates` that nothing reads, each followed by what only it read."""
+    for candidate in candidates:
+        pending = [candidate]
+        while pending:
+            pending.extend(_remove_unread(pending.pop(), ctx))
+
+
+def _remove_unread(node: Node, ctx: Context) -> list[Node]:
+    """Remove `node` if nothing reads it; the nodes that it read."""
+    graph = node.scope
+    if graph is None or any(t.outputs or graph.is_output(t) for t in node.outputs):
+        return []
+    if node.domain not in STANDARD_DOMAINS:
+        ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
+        return []
+    feeding = [*node.inputs, *graph.captured(node)]
+    graph.remove(node)
+    ctx.remarks.applied(node, "nothing reads its outputs")
+    return [t.inputs[0] for t in feeding if t.inputs]

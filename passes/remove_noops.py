@@ -20,6 +20,7 @@ from typing import ClassVar
 from graphopt.ir import Graph, Node, Tensor, Variable
 from graphopt.passes.noop_pairs import MERGES
 from graphopt.passes.noop_rules import FIRST_INPUT, SECOND_INPUT
+from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 
 
@@ -65,10 +66,7 @@ def _bypass(graph: Graph, node: Node, source: Tensor, reason: str, ctx: Context)
         dtype = source.dtype if output.dtype is None else output.dtype
         graph.set_type(source, dtype, source.shape if output.shape is None else output.shape)
     graph.replace_uses(output, source)
-    before = list(node.inputs[0].inputs)
+    before = [producer for t in node.inputs for producer in t.inputs]
     graph.remove(node)
     ctx.remarks.applied(node, reason)
-    for producer in before:
-        if producer.is_op(*MERGES):  # the other half of a pair
-            for removed in graph.remove_unused([producer]):
-                ctx.remarks.applied(removed, "nothing reads it any more")
+    sweep(before, ctx)  # the other half of a pair, the computation of a parameter

@@ -134,10 +134,13 @@ def _slice(node: Node, inputs: Inputs) -> Array:
 
 def _gather(node: Node, inputs: Inputs) -> Array:
     value, indices, axis = _needed(inputs, 0), _needed(inputs, 1), int(node.attr("axis", 0))
+    axis = axis + value.ndim if axis < 0 else axis
     size = value.shape[axis]
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         raise NotEvaluableError(f"an index is out of range for axis {axis} of size {size}")
-    return np.asarray(np.take(value, indices, axis))
+    # By a flat list: with a 0-d index numpy unpacks the element, and a symbol would become a string array.
+    taken = np.take(value, indices.reshape(-1), axis)
+    return taken.reshape(value.shape[:axis] + indices.shape + value.shape[axis + 1 :])
 
 
 def _expand(_node: Node, inputs: Inputs) -> Array:

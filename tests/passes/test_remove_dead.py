@@ -41,3 +41,26 @@ def test_an_unread_custom_operator_is_kept_and_said() -> None:
     )
     assert model.ops == ["Relu", "Print"]
     assert "'my.ops'" in model.declined()[0]
+
+
+def test_the_sweep_stops_at_a_custom_operator() -> None:
+    model = rewrite(
+        RemoveDead(),
+        '<ir_version: 8, opset_import: ["" : 17, "my.ops" : 1]>\n'
+        "g (float[2] x) => (float[2] y) { y = Relu(x)\n p = my.ops.Print(x)\n e = Exp(p)\n l = Log(e) }",
+    )
+    assert model.ops == ["Relu", "Print"]
+
+
+def test_a_dead_if_frees_what_its_branches_read() -> None:
+    result = rewrite(
+        RemoveDead(),
+        HEADER
+        + """g (float[2] x, bool c) => (float[2] y) {
+            a = Exp(x)
+            z = If(c) <then_branch = t () => (float[2] p) { p = Relu(a) },
+                else_branch = e () => (float[2] r) { r = Neg(x) }>
+            y = Neg(x)
+        }""",
+    )
+    assert result.ops == ["Neg"]
