@@ -150,7 +150,8 @@ class _Reader:
         self._fail(f"found {repr(found) if found else 'the end'}; expected {expected}")
 
     def _fail(self, message: str) -> NoReturn:
-        raise ConfigError(f"pipeline {self.text!r}, column {self.at + 1}: {message}")
+        on_one_line = message.replace("\n", "\\n")  # names and strings may hold line breaks
+        raise ConfigError(f"pipeline {self.text!r}, column {self.at + 1}: {on_one_line}")
 
 
 def _literal(word: str) -> bool | int | float | str:
