@@ -21,7 +21,7 @@ import numpy as np
 
 from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.ir import Graph, Node, Variable
-from graphopt.ir.linear import linear_producer, linear_result, linear_view
+from graphopt.ir.linear import linear_producer, linear_result, linear_view, reads_shape_only, sole_reader
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input, affine_output
 from graphopt.passes.affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
@@ -83,7 +83,7 @@ def _fold_backwards(graph: Graph, node: Node, affine: ChannelAffine, ctx: Contex
     if linear is None or linear.node.scope is not node.scope:
         return Declined(f"its input '{x.name}' is {_origin(graph, node)}, not the result of a linear operation")
     result = linear_result(graph, linear)
-    if graph.sole_consumer(x) is not node or result is not x:
+    if sole_reader(graph, x) is not node or result is not x:
         return Declined(f"its input '{x.name}' is also {_other_reader(graph, node)}")
     if not _is_axis_one(linear.output_channel_axis, x.shape or y.shape) or linear.out_channels != len(affine.scale):
         return Declined(f"the output channels of {linear.node} aren't known to be on axis 1")
@@ -106,6 +106,8 @@ def _fold_forwards(graph: Graph, node: Node, affine: ChannelAffine, ctx: Context
         return Declined(f"its output '{y.name}' is a graph output")
     edits: list[LinearEdit] = []
     for reader, index in graph.uses(y):
+        if reads_shape_only(reader):
+            continue
         linear = linear_view(graph, reader)
         if linear is None or index != linear.data_index or reader.scope is not node.scope:
             return Declined(f"its output is read by {reader}, which isn't linear with a fixed weight")
@@ -149,5 +151,5 @@ def _other_reader(graph: Graph, node: Node) -> str:
     x = node.inputs[0]
     if graph.is_output(x):
         return "a graph output"
-    others = [str(n) for n in graph.consumers(x) if n is not node]
+    others = [str(n) for n in graph.consumers(x) if n is not node and not reads_shape_only(n)]
     return f"read by {', '.join(others)}" if others else f"another input of {node}"

@@ -26,7 +26,7 @@ from typing import ClassVar
 from graphopt.analysis.channel_affine import AFFINE_OPS, ChannelAffine, affine_op
 from graphopt.analysis.scale_flow import Edit, absorb_downstream, absorb_upstream
 from graphopt.ir import Graph, Node, Tensor, Variable
-from graphopt.ir.linear import linear_producer, linear_result
+from graphopt.ir.linear import linear_producer, linear_result, sole_reader
 from graphopt.ir.linear_edit import Declined
 from graphopt.passes.affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
@@ -96,7 +96,7 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
 
 def _extended(graph: Graph, last: Node, affine: ChannelAffine) -> tuple[Node, ChannelAffine] | None:
     """The operation that continues a run, and what both compute together."""
-    node = graph.sole_consumer(last.outputs[0])
+    node = sole_reader(graph, last.outputs[0])
     found = None if node is None or node.scope is not last.scope else affine_op(graph, node)
     if node is None or found is None or isinstance(found, Declined):
         return None

@@ -73,6 +73,15 @@ class ChannelAffine:
             first = ChannelAffine(self.axis, np.ones_like(self.scale), self.shift / self.scale)
         return first if first.is_finite else None
 
+    def inverse_scale(self) -> ChannelAffine | Declined:
+        """The inverse of the scale, for what is added to the scaled tensor.
+
+        Only when all channels are scaled alike: dividing each by its own scale may blow some of them up.
+        """
+        if self.axis is not None or (self.scale == 0).any():
+            return Declined("what is added to it can't be divided by the scale of each channel")
+        return ChannelAffine(None, 1 / self.scale, np.zeros_like(self.shift))
+
     def at_axis(self, axis: int) -> ChannelAffine:
         """The same numbers along another axis (unless they are the same for every element)."""
         return self if self.axis is None else ChannelAffine(axis, self.scale, self.shift)

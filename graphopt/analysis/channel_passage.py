@@ -22,7 +22,7 @@ NO_SHIFT = frozenset({"Relu", "LeakyRelu", "PRelu", "ReduceSum", "Mul", "Div"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 REDUCES = frozenset({"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"})
 RESIZES = frozenset({"Resize", "Upsample"})
-PASSABLE = REARRANGES | POSITIVE_ONLY | NO_SHIFT | POOLS | REDUCES | RESIZES | {"Pad", "Slice", "Concat"}
+PASSABLE = REARRANGES | POSITIVE_ONLY | NO_SHIFT | POOLS | REDUCES | RESIZES | {"Pad", "Slice", "Concat", "Add"}
 """Every operation that something passes through, under the conditions of `hindrance`."""
 
 
@@ -30,7 +30,7 @@ def hindrance(graph: Graph, node: Node, index: int, affine: ChannelAffine) -> st
     """Why op(s·x + t), x being input `index`, isn't an affine function of op(x); None when it is."""
     if not node.is_op(*PASSABLE) or is_random(node, graph.opset):
         return f"{node} isn't an operation that a scale passes through"
-    if index != 0 and not node.is_op("Concat", "Mul"):
+    if index != 0 and not node.is_op("Concat", "Mul", "Add"):
         return f"it is a parameter of {node}"
     if node.op in POSITIVE_ONLY and not affine.is_positive:
         return f"a scale that isn't positive doesn't pass through {node}"
@@ -40,7 +40,7 @@ def hindrance(graph: Graph, node: Node, index: int, affine: ChannelAffine) -> st
         return f"{node} fills in a fixed value outside its input"
     if node.is_op("MaxPool") and len(node.present_outputs()) > 1:
         return f"the positions that {node} found are an output too"
-    if node.is_op("Mul", "Div") and sum(t is node.inputs[index] for t in node.inputs) > 1:
+    if node.is_op("Mul", "Div", "Add") and sum(t is node.inputs[index] for t in node.inputs) > 1:
         return f"{node} reads it twice"
     return None
 
@@ -54,11 +54,16 @@ def onto_output(node: Node, index: int, affine: ChannelAffine) -> ChannelAffine 
 
 
 def onto_inputs(node: Node, affine: ChannelAffine) -> list[tuple[int, ChannelAffine]] | Declined:
-    """(input, numbers on it) so that the output of `node` gets `affine`; a Concat needs it on all its inputs."""
+    """(input, numbers on it) so that the output of `node` gets `affine`.
+
+    A Concat needs it on all its inputs; an Add the scale on both and the shift on one.
+    """
     if node.is_op("Mul", "Div"):
         return Declined(f"{node} multiplies or divides two activations")
     if node.is_op("Concat"):
         return _concat_inputs(node, affine)
+    if node.is_op("Add"):
+        return _addends(node, affine)
     moved = _moved(node, affine, node.inputs[0].shape, node.outputs[0].shape, forward=False)
     if moved is None:
         return Declined(f"{node} doesn't keep the channels apart, or its shapes aren't known")
@@ -144,6 +149,16 @@ def _pads_with_zero_or_copies(node: Node) -> bool:
         return True
     value = parameter(node, "value", 2)
     return not value.any() if value is not None else not is_given(node, "value", 2)
+
+
+def _addends(node: Node, affine: ChannelAffine) -> list[tuple[int, ChannelAffine]] | Declined:
+    y = node.outputs[0].shape
+    for x in node.inputs:
+        if affine.axis is not None and (
+            x.shape is None or y is None or not _elementwise(node, affine.axis, x.shape, y)
+        ):
+            return Declined(f"{node} broadcasts '{x.name}', or its shapes aren't known")
+    return [(0, affine), (1, affine.only_scale())]
 
 
 def _concat_axis(node: Node) -> tuple[int, list[int]] | Declined:

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.analysis.channel_passage import hindrance, onto_inputs, onto_output
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
-from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view
+from graphopt.ir.linear import (
+    Linear,
+    linear_producer,
+    linear_result,
+    linear_view,
+    reads_shape_only,
+    sole_reader,
+)
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input, affine_output, rounded
 
 # Operations looked at for one scale: far more than lie between two layers, and it keeps the search linear.
@@ -79,7 +86,7 @@ def _upstream(graph: Graph, tensor: Tensor, reader: Node, affine: ChannelAffine,
     node = graph.producer(tensor)
     if node is None:
         return Declined(f"'{tensor.name}' is {'an initializer' if isinstance(tensor, Constant) else 'a graph input'}")
-    if graph.sole_consumer(tensor) is not reader:
+    if sole_reader(graph, tensor) is not reader:
         return Declined(f"'{tensor.name}' is also {_other_readers(graph, tensor, reader)}")
     if node.scope is not reader.scope:
         return Declined(f"'{tensor.name}' is computed in an enclosing graph")
@@ -96,20 +103,26 @@ def _upstream(graph: Graph, tensor: Tensor, reader: Node, affine: ChannelAffine,
     if isinstance(inputs, Declined):
         return inputs
     for index, on_input in inputs:
-        value = graph.constant_value(node.inputs[index])
-        if value is not None:
-            declined = _into_constant(node, index, value, on_input, search)
-        else:
-            declined = _upstream(graph, node.inputs[index], node, on_input, search)
+        declined = _into_operand(graph, node, index, on_input, search)
         if declined is not None:
             return declined
     return None
+
+
+def _into_operand(graph: Graph, node: Node, index: int, affine: ChannelAffine, search: _Search) -> Declined | None:
+    """Make input `index` of `node` hold `affine` of what it holds now."""
+    value = graph.constant_value(node.inputs[index])
+    if value is not None:
+        return _into_constant(node, index, value, affine, search)
+    return _upstream(graph, node.inputs[index], node, affine, search)
 
 
 def _downstream(graph: Graph, tensor: Tensor, affine: ChannelAffine, search: _Search) -> Declined | None:
     if graph.is_output(tensor):
         return Declined(f"'{tensor.name}' is a graph output")
     for node, index in graph.uses(tensor):
+        if reads_shape_only(node):
+            continue
         if node.scope is not tensor.scope:
             return Declined(f"'{tensor.name}' is read in a nested graph")
         declined = search.visit(node) or _into_reader(graph, node, index, tensor, affine, search)
@@ -133,6 +146,12 @@ def _into_reader(
     on_output = onto_output(node, index, affine)
     if isinstance(on_output, Declined):
         return on_output
+    if node.is_op("Add") and affine.has_scale:
+        # (s·x + t) + u = s·(x + u/s) + t
+        inverse = affine.inverse_scale()
+        declined = inverse if isinstance(inverse, Declined) else _into_operand(graph, node, 1 - index, inverse, search)
+        if declined is not None:
+            return declined
     return _downstream(graph, node.outputs[0], on_output, search)
 
 
@@ -179,5 +198,5 @@ def _on_channels(affine: ChannelAffine, channel_axis: int, shape: Shape | None, 
 def _other_readers(graph: Graph, tensor: Tensor, reader: Node) -> str:
     if graph.is_output(tensor):
         return "a graph output"
-    others = [str(n) for n in graph.consumers(tensor) if n is not reader]
+    others = [str(n) for n in graph.consumers(tensor) if n is not reader and not reads_shape_only(n)]
     return f"read by {', '.join(others)}" if others else f"another input of {reader}"

@@ -156,7 +156,7 @@ def bias_add(graph: Graph, linear: Linear) -> Node | None:
     """The Add of a constant that is a MatMul's bias, when it alone reads the MatMul."""
     if linear.kind != "MatMul":
         return None
-    node = graph.sole_consumer(linear.output)
+    node = sole_reader(graph, linear.output)
     if node is None or not node.is_op("Add") or node.scope is not linear.node.scope:
         return None
     other = node.inputs[1 - bias_operand(node, linear.output)]
@@ -165,6 +165,20 @@ def bias_add(graph: Graph, linear: Linear) -> Node | None:
     if constant is None or (len(constant.shape) >= axis and constant.shape[-axis] not in (1, linear.out_channels)):
         return None
     return node
+
+
+def sole_reader(graph: Graph, tensor: Tensor) -> Node | None:
+    """The only node that reads the values of `tensor`, once; None when there are more, or it is a graph output.
+
+    Unlike `Graph.sole_consumer` this passes over Shape and Size, which don't care what the values are.
+    """
+    readers = [node for node in tensor.outputs if not reads_shape_only(node)]
+    return readers[0] if len(readers) == 1 and not graph.is_output(tensor) else None
+
+
+def reads_shape_only(node: Node) -> bool:
+    """Whether `node` asks for its input's shape and not for its values."""
+    return node.is_op("Shape", "Size")
 
 
 def bias_operand(add: Node, computed: Tensor) -> int:

@@ -334,3 +334,38 @@ def test_a_result_that_overflows_half_precision_is_declined() -> None:
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert "aren't finite in float16" in rewrite(FoldChannelScale(), model).declined()[0]
+
+
+def test_a_reader_of_the_shape_only_is_no_hindrance() -> None:
+    text = f"g (float[N,3,5,5] x) => (float[N,6,5,5] y, int64[4] s) {{ {CONV} y = Mul(h, c) s = Shape(h) }}"
+    assert sorted(folded(build(text, w=W, c=noise(6, 1, 1)), ["Conv", "Shape"]).ops) == ["Conv", "Shape"]
+    text = "g (float[N,3,5,5] x) => (float[N,6,3,3] y, int64[4] s) { h = Mul(x, c) y = Conv(h, w) s = Shape(h) }"
+    before = build(text, w=W, c=noise(3, 1, 1))
+    result = rewrite(FoldChannelScale(), before)
+    assert sorted(result.ops) == ["Conv", "Shape"]
+    assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-4)
+
+
+def test_up_through_a_residual_add_both_branches_take_the_scale_and_one_the_shift() -> None:
+    text = """g (float[1,3,5,5] x) => (float[1,6,5,5] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w) b = Conv(x, v) r = Relu(b) s = Add(a, r) m = Mul(s, c) y = Add(m, t) }"""
+    before = build(text, w=W, v=noise(6, 3, 1, 1), c=positive(6, 1, 1), t=noise(6, 1, 1))
+    folded(before, ["Conv", "Conv", "Relu", "Add"])
+
+
+@pytest.mark.parametrize(("scale", "gone"), [(np.full((), 6, np.float32), True), (positive(4, 1, 1), False)])
+def test_down_past_a_residual_add_only_a_uniform_scale_goes(scale: np.ndarray, gone: bool) -> None:
+    text = """g (float[1,4,5,5] x) => (float[1,2,5,5] y) { a = Div(x, c) b = Conv(a, w) r = Relu(b) d = Conv(r, v)
+        s = Add(a, d) e = Relu(s) y = Conv(e, u) }"""
+    before = build(text, w=noise(4, 4, 1, 1), v=noise(4, 4, 1, 1), u=noise(2, 4, 1, 1), c=scale)
+    result = rewrite(FoldChannelScale(), before)
+    assert ("Div" not in result.ops) == gone
+    assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-4)
+
+
+def test_an_addend_that_broadcasts_the_channels_is_declined() -> None:
+    text = """g (float[1,3,5,5] x) => (float[1,6,5,5] y) {
+        a = Conv(x, w) b = Conv(x, v) s = Add(a, b) y = Mul(s, c) }"""
+    before = build(text, w=noise(6, 3, 1, 1), v=noise(1, 3, 1, 1), c=positive(6, 1, 1))
+    result = folded(before, ["Conv", "Conv", "Add", "Mul"])
+    assert "broadcasts" in result.declined()[0]
