@@ -57,7 +57,6 @@ class Instrument:
 
     def should_run(self, pass_: Pass, index: int) -> bool:
         """Whether pass number `index` (from 1) shall run; one False is enough to leave it out."""
-        del pass_, index
         return True
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.calibration import Dataset, Feed, input_specs, load_dataset
+from graphopt.calibration import Dataset, Feed, input_specs, load_dataset, load_ranges, model_hash
 from graphopt.errors import ConfigError, InternalError, PassError
 from graphopt.ir import Graph, from_proto, to_proto
 from graphopt.pipeline import Context, Pass, PassManager
@@ -19,7 +19,7 @@ from graphopt.pipeline.instruments.comparison import QUANTIZED, difference
 from graphopt.pipeline.instruments.feeds import random_feeds
 from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.pipeline.toml import pipeline_from_toml
-from graphopt.quant.plan import TensorPlan
+from graphopt.quant import Range, TensorPlan
 from graphopt.targets import find_target
 from tests.pipeline.toys import (
     MODEL,
@@ -360,6 +360,17 @@ def test_a_failure_that_needs_the_plan_is_reproduced_from_before_the_plan(
     assert named == (MakePlan(), Scale(by=2.0), NeedPlan())
     with pytest.raises(InternalError, match=r"sum 48\.0"):
         reproduce(folder)
+
+
+def test_saved_ranges_go_into_the_reproducer(tmp_path: Path) -> None:
+    ranges = {"a": Range(np.array(0.0), np.array(2.5))}
+    with pytest.raises(InternalError) as caught:
+        PassManager([DropIdentity(), Crash()], [Reproducer(tmp_path)]).run(toy_graph(), Context(ranges=ranges))
+    assert caught.value.reproducer is not None
+    folder = Path(caught.value.reproducer)
+    assert pipeline_from_toml((folder / "pipeline.toml").read_text(), resolve).settings.ranges == "ranges.json"
+    found = load_ranges(folder / "ranges.json", model_hash=model_hash(onnx.load(folder / "before.onnx")))
+    assert {name: (float(r.low), float(r.high)) for name, r in found.items()} == {"a": (0.0, 2.5)}
 
 
 def test_instruments_do_not_change_the_result(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ class Dump(Instrument):
         Raises:
             ConfigError: the folder can't be made.
         """
-        del passes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "remarks.jsonl").write_text("", encoding="utf-8")
@@ -50,14 +49,12 @@ class Dump(Instrument):
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Write the graph if the pass changed it, and what the pass said."""
-        del pass_
         self._remarks(record.index, ctx)
         if record.changed:
             self._graph(f"{record.index:03}_{record.name}", graph)
 
     def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
         """Write what the pass said, and the graph as it is, as text only: it may be no model any more."""
-        del error
         self._remarks(index, ctx)
         (self.folder / f"{index:03}_{pass_.name}.txt").write_text(print_graph(graph), encoding="utf-8")
 

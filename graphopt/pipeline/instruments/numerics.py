@@ -41,7 +41,6 @@ class Numerics(Instrument):
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Choose the inputs, or find that this model can't be checked."""
-        del passes
         self._reference, self._off = None, False
         try:
             self._feeds, self._reference = self._first_run(graph, ctx)
@@ -52,7 +51,6 @@ class Numerics(Instrument):
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
         """Make sure that the outputs before a lossless pass are known."""
-        del index
         if self._off or not pass_.lossless or graph.revision == self._revision:
             return
         try:
@@ -75,7 +73,7 @@ class Numerics(Instrument):
         except GraphoptError as error:
             raise InternalError(f"the model doesn't run any more: {error}") from error
         names = [tensor.name for tensor in graph.outputs]
-        quantized = any(node.is_op("QuantizeLinear") for node in graph.nodes)
+        quantized = any(node.is_op("QuantizeLinear") for scope in graph.walk() for node in scope.nodes)
         for before, after in zip(self._reference, outputs, strict=True):
             for name, old, new in zip(names, before, after, strict=True):
                 found = difference(old, new, QUANTIZED if quantized else 0.0)

@@ -4,6 +4,7 @@
         before.onnx         the model before the failing pass
         pipeline.toml       the failing pass, and what of the run it needs
         calibration.npz     a few samples, when the run had any
+        ranges.json         the saved ranges, when the run had any
         error.txt           the message and the traceback
 
     graphopt optimize before.onnx -o after.onnx --config pipeline.toml
@@ -17,19 +18,20 @@ from __future__ import annotations
 import itertools
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from graphopt.calibration import Dataset
+from graphopt.calibration import Dataset, model_hash, save_ranges
 from graphopt.errors import GraphoptError
-from graphopt.ir import Graph
+from graphopt.ir import Graph, to_proto
 from graphopt.ir.write import save
 from graphopt.pipeline.instrument import Failure, Instrument
 from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.pipeline.passes import Context, Pass
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_to_toml
+from graphopt.quant import Range
 
 _SAMPLES = 8  # enough for a calibration that resembles the real one; files stay small
 
@@ -49,13 +51,11 @@ class Reproducer(Instrument):
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Forget the last run."""
-        del graph, ctx
         self._passes = tuple(passes)
         self._snapshot = None
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
         """Take a snapshot, unless a plan is being made or the last one is still right."""
-        del pass_, ctx
         if self._snapshot is not None and graph.plan:
             return
         if self._snapshot is None or graph.revision != self._revision:
@@ -65,7 +65,6 @@ class Reproducer(Instrument):
 
     def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
         """Write the folder, and name it in the error."""
-        del pass_, graph
         if isinstance(error, GraphoptError) or self._snapshot is None:
             return
         if self.parent is not None:
@@ -73,13 +72,15 @@ class Reproducer(Instrument):
         folder = Path(tempfile.mkdtemp(prefix="graphopt-reproducer-", dir=self.parent))
         error.reproducer = str(folder)
         (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        before = self._snapshot.restore()
         settings = Settings(
             target=None if ctx.target is None else ctx.target.name,
             calibration_data=None if ctx.calibration is None else _save_samples(ctx.calibration, folder),
+            ranges=None if ctx.ranges is None else _save_ranges(ctx.ranges, before, folder),
         )
         pipeline = Pipeline(self._passes[self._first - 1 : index], settings)
         (folder / "pipeline.toml").write_text(pipeline_to_toml(pipeline), encoding="utf-8")
-        save(self._snapshot.restore(), folder / "before.onnx")
+        save(before, folder / "before.onnx")
 
 
 def _save_samples(dataset: Dataset, folder: Path) -> str:
@@ -89,3 +90,10 @@ def _save_samples(dataset: Dataset, folder: Path) -> str:
     stacked = {name: np.stack([s[name] for s in alike]) for name in samples[0]}
     np.savez(folder / "calibration.npz", allow_pickle=False, **stacked)
     return "calibration.npz"
+
+
+def _save_ranges(ranges: Mapping[str, Range], before: Graph, folder: Path) -> str:
+    """Save the ranges as those of the model before the failing pass; returns the file's name."""
+    found_in = model_hash(to_proto(before))
+    save_ranges(folder / "ranges.json", ranges, model_hash=found_in, data_hash="", method="saved")
+    return "ranges.json"

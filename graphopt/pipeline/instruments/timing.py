@@ -30,17 +30,14 @@ class Timing(Instrument):
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Forget the last run."""
-        del passes, graph, ctx
         self.times = []
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
         """Start the clock."""
-        del pass_, index, graph, ctx
         self._began = time.perf_counter()
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Stop the clock."""
-        del pass_, graph, ctx
         total = time.perf_counter() - self._began
         self.times.append(PassTime(record.index, record.name, record.seconds, total - record.seconds))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.errors import InternalError
 from graphopt.ir import Graph
-from graphopt.ir.verifier import verify
+from graphopt.ir.verifier import Violation, verify
 from graphopt.pipeline.instrument import Instrument, PassRecord
 from graphopt.pipeline.passes import Context, Pass
 
@@ -22,11 +22,10 @@ class Verify(Instrument):
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Check the graph as it came."""
-        del passes
         violations = verify(graph)
         self._came_with = frozenset((v.rule, v.node) for v in violations)
-        for violation in violations:
-            ctx.remarks.note(None, f"the model came with a fault: {violation}")
+        if violations:
+            ctx.remarks.note(None, f"the model came with a fault: {_first(violations)}")
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Check the graph if the pass changed it.
@@ -34,10 +33,13 @@ class Verify(Instrument):
         Raises:
             InternalError: naming the rule and the node.
         """
-        del ctx
         if not record.changed:
             return
         new = [v for v in verify(graph) if (v.rule, v.node) not in self._came_with]
         if new:
-            more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
-            raise InternalError(f"the graph is broken: {new[0]}{more}")
+            raise InternalError(f"the graph is broken: {_first(new)}")
+
+
+def _first(violations: Sequence[Violation]) -> str:
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return f"{violations[0]}{more}"
