@@ -74,6 +74,15 @@ def test_dump_writes_what_changed_and_every_remark(tmp_path: Path) -> None:
     ]
 
 
+def test_dump_and_verify_see_a_change_of_the_plan_alone(tmp_path: Path) -> None:
+    ctx = Context(target=find_target("openvino"))
+    PassManager([MakePlan("a")], [Verify(), Dump(tmp_path, models=True)]).run(toy_graph(), ctx)
+    names = sorted(f.name for f in tmp_path.iterdir())
+    assert names == ["000_input.onnx", "000_input.txt", "001_make-plan.txt", "remarks.jsonl"]
+    with pytest.raises(InternalError, match=r"make-plan.*\[plan\].*gone"):
+        PassManager([MakePlan("gone")], [Verify()]).run(toy_graph(), ctx)
+
+
 def test_dump_writes_models_when_asked(tmp_path: Path) -> None:
     PassManager([DropIdentity()], [Dump(tmp_path, models=True)]).run(toy_graph(), Context())
     model = onnx.load(tmp_path / "001_drop-identity.onnx")
@@ -327,9 +336,11 @@ class MakePlan(Pass):
     name: ClassVar[str] = "make-plan"
     summary: ClassVar[str] = "plan one tensor"
 
+    tensor: str = "a"
+
     def run(self, graph: Graph, ctx: Context) -> None:
         assert ctx.target is not None
-        graph.plan.add(TensorPlan("a", ctx.target.activation, ()))
+        graph.plan.add(TensorPlan(self.tensor, ctx.target.activation, ()))
 
 
 @dataclass(frozen=True)

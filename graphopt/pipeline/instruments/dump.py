@@ -2,8 +2,8 @@
 
     000_input.txt   001_fold-constants.txt   002_remove-noops.txt   …   remarks.jsonl
 
-Numbers are places in the pipeline; 000 is the graph as it came. A pass that changed nothing writes no file: its
-graph is that of the file before. When a pass fails, its number holds the graph as the failure left it.
+Numbers are places in the pipeline; 000 is the graph as it came. A pass that changed neither graph nor plan writes no
+file: its text is that of the file before. When a pass fails, its number holds the graph as the failure left it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Dump(Instrument):
         self.folder = folder
         self.models = models
         self._said = 0
+        self._text = ""
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Make the folder and write the input.
@@ -44,23 +45,26 @@ class Dump(Instrument):
         except OSError as error:
             raise ConfigError(f"can't write into the dump folder '{self.folder}' ({error.strerror})") from error
         self._said = 0
+        self._text = ""
         self._remarks(0, ctx)
-        self._graph("000_input", graph)
+        self._graph("000_input", graph, with_model=self.models)
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
-        """Write the graph if the pass changed it, and what the pass said."""
+        """Write the graph if the pass changed it or its plan, and what the pass said."""
         self._remarks(record.index, ctx)
-        if record.changed:
-            self._graph(f"{record.index:03}_{record.name}", graph)
+        self._graph(f"{record.index:03}_{record.name}", graph, with_model=self.models and record.changed)
 
     def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
         """Write what the pass said, and the graph as it is, as text only: it may be no model any more."""
         self._remarks(index, ctx)
         (self.folder / f"{index:03}_{pass_.name}.txt").write_text(print_graph(graph), encoding="utf-8")
 
-    def _graph(self, name: str, graph: Graph) -> None:
-        (self.folder / f"{name}.txt").write_text(print_graph(graph), encoding="utf-8")
-        if self.models:
+    def _graph(self, name: str, graph: Graph, *, with_model: bool) -> None:
+        text = print_graph(graph)
+        if text != self._text:
+            (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
+            self._text = text
+        if with_model:
             save(graph, self.folder / f"{name}.onnx")
 
     def _remarks(self, index: int, ctx: Context) -> None:

@@ -28,12 +28,12 @@ class Verify(Instrument):
             ctx.remarks.note(None, f"the model came with a fault: {_first(violations)}")
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
-        """Check the graph if the pass changed it.
+        """Check the graph, if the pass can have changed it or its plan.
 
         Raises:
             InternalError: naming the rule and the node.
         """
-        if not record.changed:
+        if not record.changed and not graph.plan:  # a change of the plan alone moves no revision
             return
         new = [v for v in verify(graph) if (v.rule, v.node) not in self._came_with]
         if new:
