@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
 from graphopt.ir.evaluate import evaluate, output_bytes
@@ -80,7 +81,7 @@ class _Folder:
     input_symbols: frozenset[str]
     # Values of tensors that stay variables: Constant nodes at an output of the model.
     known: dict[Tensor, Array] = field(default_factory=dict[Tensor, Array])
-    # int64 tensors known in part, an object array each: int where known, symbol (str) or None where not.
+    # Integer tensors known in part, an object array each: int where known, symbol (str) or None where not.
     partial: dict[Tensor, Array] = field(default_factory=dict[Tensor, Array])
     decided_shapes: bool = False
 
@@ -94,7 +95,7 @@ class _Folder:
             self._if(graph, node)
         elif self._is_constant(node):
             self._evaluate(graph, node)
-        elif node.is_op(*MOVES):
+        elif node.is_op("Cast", *MOVES):
             self._follow(graph, node)
 
     def _value(self, tensor: Tensor) -> Array | None:
@@ -136,6 +137,8 @@ class _Folder:
             if known is not None:
                 self._replace(graph, node, [np.asarray(np.prod(known, dtype=np.int64))])
             return
+        if node.outputs[0].dtype is None:
+            graph.set_type(node.outputs[0], np.dtype(np.int64), node.outputs[0].shape)
         end = node.attr("end")
         self._know(graph, node, dims[node.attr("start", 0) : len(dims) if end is None else end])
 
@@ -184,6 +187,11 @@ class _Folder:
         parameters = [] if node.op == "Concat" else node.inputs[1:]
         if any(v is None for v in values) or any(t in self.partial for t in parameters):
             return
+        if node.op == "Cast":
+            # Sizes fit in 32 bits wherever a model casts them so; other types aren't sizes.
+            if node.attr("to") in (TensorProto.INT32, TensorProto.INT64) and values[0] is not None:
+                self._know(graph, node, values[0])
+            return
         try:
             result = MOVES[node.op](node, values)
         except (NotEvaluableError, ValueError, IndexError):
@@ -197,9 +205,10 @@ class _Folder:
         return None
 
     def _know(self, graph: Graph, node: Node, dims: Array) -> None:
-        """Note the elements of an int64 tensor; when all are numbers it is a constant."""
-        if all(_is_number(d) for d in dims.reshape(-1)):
-            self._replace(graph, node, [dims.astype(np.int64)])
+        """Note the elements of an integer tensor; when all are numbers it is a constant."""
+        dtype = node.outputs[0].dtype
+        if dtype is not None and all(_is_number(d) for d in dims.reshape(-1)):
+            self._replace(graph, node, [dims.astype(dtype)])
         else:
             self.partial[node.outputs[0]] = dims
 

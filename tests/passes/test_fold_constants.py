@@ -72,6 +72,21 @@ def test_the_same_symbol_is_copied_where_minus_one_is_taken() -> None:
     assert_same_outputs(before, result.model)
 
 
+def test_a_shape_is_followed_through_casts() -> None:
+    before, result = fold(
+        """g (float[N,4,6] x) => (float[M,K] y) <int64[1] i0 = {0}, int64[1] i1 = {1}, int32[1] rest = {-1}> {
+            s = Shape(x)
+            c = Cast<to=6>(s)
+            n = Slice(c, i0, i1)
+            t = Concat<axis=0>(n, rest)
+            d = Cast<to=7>(t)
+            y = Reshape(x, d)
+        }"""
+    )
+    assert result.ops == ["Reshape"]
+    assert_same_outputs(before, result.model)
+
+
 def test_two_unknown_axes_stay() -> None:
     _, result = fold(
         """g (float[A,B,6] x, float[C,D] z) => (float[M,K,L] y) <int64[1] six = {6}> {
