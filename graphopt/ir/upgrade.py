@@ -21,18 +21,17 @@ from graphopt.ir.shapes import infer
 from graphopt.ir.to_proto import attribute_protos, to_proto
 from graphopt.ir.upgrade_rules import RULES_OPSET, Rewrite, rule_for
 
-# onnx's converter knows older ones too, but broadcasting then was another thing altogether (an attribute).
-MIN_INPUT_OPSET = 7
-# Only the types they accept grew since the versions given (onnx changelog). They hold nested graphs, or values that
-# needn't travel through the converter.
-_COMPATIBLE_SINCE = {"If": 1, "Loop": 1, "Scan": 9, "SequenceMap": 17, "Constant": 1}
+# Only the types they accept grew (onnx changelog; Scan-8 has a rule). They hold nested graphs, or values that needn't
+# travel through the converter.
+_COMPATIBLE = frozenset({"If", "Loop", "Scan", "SequenceMap", "Constant"})
+_NUMPY_BROADCAST_OPSET = 7
 
 
 def upgrade(model: onnx.ModelProto, to_opset: int) -> onnx.ModelProto:
     """`model` with its standard operators at `to_opset`, or as it is when that isn't newer.
 
     Raises:
-        LoadError: the model is damaged, or older than opset 7.
+        LoadError: the model is damaged.
         UnsupportedError: a node can't be converted; says which, and why.
     """
     graph = from_proto(model)
@@ -54,16 +53,13 @@ def upgrade_graph(graph: Graph, to_opset: int) -> None:
     """Bring the graph to `to_opset` (13 or newer), nested graphs included. Types must be filled in (`infer`).
 
     Raises:
-        LoadError: the model is older than opset 7.
+        LoadError: the declared opset doesn't exist.
         UnsupportedError: a node can't be converted; says which, and why.
     """
     if to_opset < RULES_OPSET:
         raise ValueError(f"to_opset must be at least {RULES_OPSET}, not {to_opset}")
-    if graph.opset < MIN_INPUT_OPSET:
-        raise LoadError(
-            f"the model uses opset {graph.opset}; graphopt reads opset {MIN_INPUT_OPSET} and newer: export it again, "
-            "or bring it there with onnx.version_converter"
-        )
+    if graph.opset < 1:
+        raise LoadError(f"the model declares opset {graph.opset}, which doesn't exist; export it again")
     # In two steps, because what the rules make is of their opset.
     for step in (RULES_OPSET, to_opset):
         if graph.opset < step:
@@ -100,9 +96,7 @@ class _Converter:
             return rule(node)
         if not self._changed(node.op):
             return None
-        if node.op in _COMPATIBLE_SINCE:
-            if self.start < _COMPATIBLE_SINCE[node.op]:
-                raise UnsupportedError(f"{node}: {node.op} of opset {self.start} can't be converted; export it again")
+        if node.op in _COMPATIBLE:
             return None
         model = _one_node_model(node, self.start)
         key = model.SerializeToString(deterministic=True)
@@ -128,8 +122,10 @@ class _Converter:
 def _one_node_model(node: Node, opset: int) -> onnx.ModelProto:
     """`node` as a model, its tensors named by position (i0, …, o0, …), of the right type and rank.
 
-    Values and sizes are left out: no adapter to a newer opset looks at them, and without them most nodes are alike.
+    Values and sizes are left out: adapters don't look at them, and without them most nodes are alike. Only those
+    from before opset 7 need sizes, to turn the old `broadcast` attribute into reshapes.
     """
+    sizes = opset < _NUMPY_BROADCAST_OPSET
     proto = onnx.NodeProto(
         op_type=node.op,
         input=[f"i{i}" if not t.is_empty() else "" for i, t in enumerate(node.inputs)],
@@ -138,8 +134,8 @@ def _one_node_model(node: Node, opset: int) -> onnx.ModelProto:
     )
     graph = onnx.GraphProto(name="one", node=[proto])
     for i, tensor in node.present_inputs():
-        graph.input.append(_typed(f"i{i}", tensor))
-    graph.output.extend(_typed(f"o{i}", t) for i, t in enumerate(node.outputs) if not t.is_empty())
+        graph.input.append(_typed(f"i{i}", tensor, sizes=sizes))
+    graph.output.extend(_typed(f"o{i}", t, sizes=sizes) for i, t in enumerate(node.outputs) if not t.is_empty())
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
@@ -148,10 +144,11 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rpartition(" failed: ")[2]
 
 
-def _typed(name: str, tensor: Tensor) -> onnx.ValueInfoProto:
+def _typed(name: str, tensor: Tensor, *, sizes: bool) -> onnx.ValueInfoProto:
     # The converter refuses tensors of unknown type; hardly any of its adapters looks at the type.
     elem_type = onnx.TensorProto.FLOAT if tensor.dtype is None else onnx_dtype(tensor.dtype)
-    return helper.make_tensor_value_info(name, elem_type, None if tensor.shape is None else [None] * len(tensor.shape))
+    shape = tensor.shape if sizes or tensor.shape is None else [None] * len(tensor.shape)
+    return helper.make_tensor_value_info(name, elem_type, shape)
 
 
 def _apply(node: Node, rewrite: Rewrite) -> None:
@@ -162,6 +159,7 @@ def _apply(node: Node, rewrite: Rewrite) -> None:
     tensors.update((f"o{i}", t) for i, t in enumerate(node.outputs))
     outputs = [t for t in node.outputs if not t.is_empty()]
     node.outputs.clear()  # they live on: the new nodes compute them
+    bodies = {name: node.attrs.pop(name) for name in [name for name, _ in node.bodies()]}
     scope.remove(node)
     constants = {p.name: LazyConstant(p) for p in rewrite.constants}
     protos: list[onnx.NodeProto] = []
@@ -190,7 +188,7 @@ def _apply(node: Node, rewrite: Rewrite) -> None:
         new = Node(
             proto.op_type,
             name,
-            {a.name: attribute_value(a) for a in proto.attribute},
+            {a.name: attribute_value(a) for a in proto.attribute} | (bodies if proto.op_type == node.op else {}),
             [tensor(i) for i in proto.input],
             [t for t in made if isinstance(t, Variable)],
         )

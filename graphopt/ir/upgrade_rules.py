@@ -27,6 +27,7 @@ class Rewrite:
     """Nodes that compute the same as one old node, in order.
 
     Tensors are named by position: the old node's inputs are i0, i1, …, its outputs o0, o1, …; other names are local.
+    A node of the old node's operator takes over its nested graphs.
     """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list[onnx.NodeProto])
@@ -118,6 +119,40 @@ def _mean_variance_normalization(node: Node) -> Rewrite:
     return rewrite
 
 
+def _prelu(node: Node) -> Rewrite:
+    """Before opset 7 a slope per channel was a vector [C]; since then it broadcasts like any operand: [C, 1, …]."""
+    rewrite = Rewrite()
+    rank = len(node.inputs[0].shape or ())
+    slope = "i1"
+    if rank > 2 and len(node.inputs[1].shape or ()) == 1:
+        shape = rewrite.constant(np.array([-1] + [1] * (rank - 2), np.int64), "slope_shape")
+        slope = rewrite.add("Reshape", ["i1", shape], "slope")
+    rewrite.add("PRelu", ["i0", slope], "o0")
+    return rewrite
+
+
+def _scan(node: Node) -> Rewrite:
+    """Scan-8 runs its body once per item of a batch (axis 0 of everything); a batch of one is Scan-9 in reshapes."""
+    batches = {tensor.shape[0] if tensor.shape else None for _, tensor in node.present_inputs()}
+    if node.input(0) is not None or batches != {1}:
+        raise UnsupportedError(
+            f"{node}: Scan of opset 8 with sequence lengths, or over a batch other than 1, has no newer form; "
+            "export the model with opset 9 or newer"
+        )
+    rewrite = Rewrite()
+    axis = rewrite.constant(np.array([0], np.int64), "batch_axis")
+    inputs = [rewrite.add("Squeeze", [f"i{i}", axis], f"item{i}") for i, _ in node.present_inputs()]
+    outputs = [f"result{i}" if not t.is_empty() else "" for i, t in enumerate(node.outputs)]
+    attrs: dict[str, Any] = {"num_scan_inputs": int(node.attr("num_scan_inputs"))}
+    if "directions" in node.attrs:
+        attrs["scan_input_directions"] = node.attr("directions")
+    rewrite.nodes.append(helper.make_node("Scan", inputs, outputs, **attrs))
+    for i, name in enumerate(outputs):
+        if name:
+            rewrite.add("Unsqueeze", [name, axis], f"o{i}")
+    return rewrite
+
+
 def _affine(node: Node) -> Rewrite:
     """The affine function y = alpha · x + beta."""
     rewrite = Rewrite()
@@ -186,6 +221,8 @@ def _float_type(node: Node) -> np.dtype[Any]:
 
 # Opset that the definition ends with → operator → rule.
 _RULES: dict[int, dict[str, Rule]] = {
+    7: {"PRelu": _prelu},
+    9: {"Scan": _scan},
     10: {
         "Affine": _affine,
         "ImageScaler": _image_scaler,

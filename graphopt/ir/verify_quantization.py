@@ -112,7 +112,8 @@ def _zero_point_problems(integers: Tensor, scale: Tensor, zero_point: Tensor) ->
     name = zero_point.name
     if zero_point.dtype is not None and integers.dtype is not None and zero_point.dtype != integers.dtype:
         yield f"its zero point '{name}' is {zero_point.dtype}, but '{integers.name}' is {integers.dtype}"
-    if zero_point.shape is not None and scale.shape is not None and zero_point.shape != scale.shape:
+    shapes = {shape or (1,) for shape in (zero_point.shape, scale.shape) if shape is not None}  # rank 0 is like [1]
+    if len(shapes) > 1 and zero_point.shape is not None and scale.shape is not None:
         yield f"its zero point '{name}' has shape {list(zero_point.shape)}, its scale {list(scale.shape)}"
     if not isinstance(zero_point, Constant) or zero_point.is_input:
         return
