@@ -1,5 +1,98 @@
-"""graphopt: compile a trained float ONNX model into the one a backend runs fastest, measured and explained."""
+"""graphopt: compile a trained float ONNX model into the one a backend runs fastest, measured and explained.
+
+    import graphopt
+
+    result = graphopt.optimize("model.onnx", target="onnxruntime", calibration_data="samples.npz")
+    print(result.report.measurement)
+    result.save("model_int8.onnx")
+
+Names are imported when they are first used: `import graphopt` alone brings neither onnx nor onnxruntime in.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from graphopt._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from graphopt.api import Calibration, Result, calibrate, compare, optimize
+    from graphopt.backends.agreement import Agreement
+    from graphopt.errors import (
+        CalibrationError,
+        ConfigError,
+        EmitError,
+        GraphoptError,
+        InternalError,
+        LoadError,
+        PassError,
+        UnsupportedError,
+    )
+    from graphopt.ir import Graph, load, save
+    from graphopt.pipeline import Context, Instrument, Pass, PassManager
+    from graphopt.report import Report, inspect_model
+    from graphopt.targets import TARGETS, Target, find_target
+
+_MODULES = {
+    "graphopt.api": ("Calibration", "Result", "calibrate", "compare", "optimize"),
+    "graphopt.backends.agreement": ("Agreement",),
+    "graphopt.errors": (
+        "CalibrationError",
+        "ConfigError",
+        "EmitError",
+        "GraphoptError",
+        "InternalError",
+        "LoadError",
+        "PassError",
+        "UnsupportedError",
+    ),
+    "graphopt.ir": ("Graph", "load", "save"),
+    "graphopt.pipeline": ("Context", "Instrument", "Pass", "PassManager"),
+    "graphopt.report": ("Report", "inspect_model"),
+    "graphopt.targets": ("TARGETS", "Target", "find_target"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "TARGETS",
+    "Agreement",
+    "Calibration",
+    "CalibrationError",
+    "ConfigError",
+    "Context",
+    "EmitError",
+    "Graph",
+    "GraphoptError",
+    "Instrument",
+    "InternalError",
+    "LoadError",
+    "Pass",
+    "PassError",
+    "PassManager",
+    "Report",
+    "Result",
+    "Target",
+    "UnsupportedError",
+    "__version__",
+    "calibrate",
+    "compare",
+    "find_target",
+    "inspect_model",
+    "load",
+    "optimize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    """The public name from its home module (PEP 562); kept, so that this runs once a name."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphopt' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

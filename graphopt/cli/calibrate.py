@@ -1,0 +1,55 @@
+"""`graphopt calibrate`: run samples once and keep the ranges in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphopt import api
+from graphopt.cli import options
+from graphopt.cli.screen import Screen
+from graphopt.ir import check_output_path
+from graphopt.report import Line
+from graphopt.report.units import counted
+
+
+def calibrate(
+    model: options.Model,
+    calibration_data: Annotated[
+        str, typer.Option(metavar="PATH", help="Samples: an .npz file, a folder of them, or module:function.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The ranges file to write (JSON).")],
+    target: options.TargetName = None,
+    preset: options.Preset = None,
+    config: options.Config = None,
+    passes: options.Passes = None,
+    calibration_method: options.Method = None,
+    skip: options.Skip = None,
+    keep_float: options.KeepFloat = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Observe a model's activations on samples; `optimize --ranges` takes the file instead of the samples."""
+    check_output_path(output, (model, Path(calibration_data), *(() if config is None else (config,))))
+    screen = Screen(as_json, quiet)
+    with screen.working() as progress:
+        found = api.calibrate(
+            model,
+            calibration_data,
+            target=target,
+            preset=preset,
+            config=config,
+            passes=passes,
+            skip=options.split(skip),
+            keep_float=tuple(keep_float or ()),
+            method=calibration_method,
+            threads=threads,
+            progress=progress,
+        )
+        found.save(output)
+    said = f"saved the ranges of {counted(len(found.ranges), 'tensor')} ({found.method}) in {output}"
+    ranges = {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in found.ranges.items()}
+    screen.show([Line(said, "good")], {"output": str(output), "method": found.method, "ranges": ranges})

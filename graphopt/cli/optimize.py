@@ -1,0 +1,105 @@
+"""`graphopt optimize`: compile a model for a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphopt import api
+from graphopt.cli import options
+from graphopt.cli.print_ir import PrintIr
+from graphopt.cli.screen import Screen
+from graphopt.pipeline import Instrument
+from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Timing, Verify
+from graphopt.report import Line
+from graphopt.report.pages import summary_page
+
+_DEBUG = "Looking inside"
+
+
+def optimize(
+    model: options.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")],
+    target: options.TargetName = None,
+    preset: options.Preset = None,
+    config: options.Config = None,
+    passes: options.Passes = None,
+    calibration_data: options.CalibrationData = None,
+    calibration_method: options.Method = None,
+    ranges: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ranges from `graphopt calibrate`, instead of samples.")
+    ] = None,
+    validation_data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Samples to measure the result on; same forms as --calibration-data."),
+    ] = None,
+    labels: options.Labels = None,
+    skip: options.Skip = None,
+    keep_float: options.KeepFloat = None,
+    dump_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=_DEBUG, help="Write the graph as text after every pass."),
+    ] = None,
+    dump_onnx: Annotated[
+        bool, typer.Option("--dump-onnx", rich_help_panel=_DEBUG, help="In --dump-dir, write models too.")
+    ] = False,
+    print_ir_after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PASS", rich_help_panel=_DEBUG, help="Print the graph after this pass. Repeatable."),
+    ] = None,
+    print_ir_after_all: Annotated[
+        bool, typer.Option("--print-ir-after-all", rich_help_panel=_DEBUG, help="Print it after every change.")
+    ] = False,
+    check_numerics: Annotated[
+        bool,
+        typer.Option("--check-numerics", rich_help_panel=_DEBUG, help="Run the model around every lossless pass."),
+    ] = False,
+    time_passes: Annotated[
+        bool, typer.Option("--time-passes", rich_help_panel=_DEBUG, help="List every pass with its time.")
+    ] = False,
+    remarks: Annotated[
+        bool, typer.Option("--remarks", rich_help_panel=_DEBUG, help="List what was done and declined, and why.")
+    ] = False,
+    pass_limit: Annotated[
+        int | None, typer.Option(min=0, metavar="N", rich_help_panel=_DEBUG, help="Run only the first N passes.")
+    ] = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compile a float model for a target, measure the result against the original, and write it."""
+    options.check_model_suffix(output)
+    timing = Timing()
+    screen = Screen(as_json, quiet)
+    watching: list[Instrument] = [timing] if time_passes else []
+    watching += [] if pass_limit is None else [Limit(pass_limit)]
+    watching += [Reproducer(dump_dir), Verify()]
+    watching += [Numerics()] if check_numerics else []
+    watching += [] if dump_dir is None else [Dump(dump_dir, models=dump_onnx)]
+    if print_ir_after or print_ir_after_all:
+        watching.append(PrintIr(() if print_ir_after_all else options.split(print_ir_after)))
+    with screen.working() as progress:
+        result = api.optimize(
+            model,
+            target=target,
+            preset=preset,
+            config=config,
+            passes=passes,
+            calibration_data=calibration_data,
+            ranges=ranges,
+            validation_data=validation_data,
+            labels=options.read_labels(labels),
+            skip=options.split(skip),
+            keep_float=tuple(keep_float or ()),
+            method=calibration_method,
+            output=output,
+            threads=threads,
+            instruments=watching,
+            progress=progress,
+        )
+    page = [*summary_page(result.report, all_passes=time_passes, remarks=remarks)]
+    if time_passes:
+        page += [Line(), *(Line(f"  {line}") for line in str(timing).splitlines())]
+    screen.show(page, result.report.to_dict())

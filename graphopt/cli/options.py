@@ -1,0 +1,91 @@
+"""Options that several subcommands have, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from graphopt.errors import CalibrationError, ConfigError
+from graphopt.passes.presets import PRESETS
+from graphopt.targets import TARGETS
+
+Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: .onnx, or .onnxtxt for ONNX text.")]
+TargetName: TypeAlias = Annotated[
+    str | None, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the result: {', '.join(TARGETS)}.")
+]
+Preset: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", help=f"What to do: {' or '.join(PRESETS)}. [default: int8]")
+]
+Config: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE.toml", help="A pipeline file, instead of a preset.")
+]
+Passes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="PASSES", help="A pipeline, instead of a preset: fold-batch-norm,remove-dead,… See `passes`."),
+]
+CalibrationData: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Samples to calibrate with: an .npz file (arrays stacked on axis 0, named as the inputs), a folder of "
+        "them, or module:function that yields {input: array}.",
+    ),
+]
+Method: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--calibration-method", metavar="NAME", help="How ranges are chosen: minmax covers every value."),
+]
+Skip: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="PASS", help="Leave this pass out. May be repeated, or a,b,c.")
+]
+KeepFloat: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", help="Leave these nodes in float: a name, a pattern ('head/*') or an operator. Repeatable."
+    ),
+]
+Labels: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npy", help="Class indices of the samples, if not in the .npz as `labels`."),
+]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Threads of onnxruntime. [default: all cores]")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def split(values: list[str] | None) -> tuple[str, ...]:
+    """The values of a repeatable option, each of which may hold several, with commas."""
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def read_labels(path: Path | None) -> NDArray[np.generic] | None:
+    """The array in an .npy file.
+
+    Raises:
+        CalibrationError: it can't be read.
+    """
+    if path is None:
+        return None
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CalibrationError(
+            f"can't read the labels '{path}' ({reason}): save them with numpy.save, one integer per row"
+        ) from error
+
+
+def check_model_suffix(path: Path) -> None:
+    """Refuse names that promise another format than ONNX.
+
+    Raises:
+        ConfigError: the name ends like another engine's format.
+    """
+    if path.suffix.lower() in {".tflite", ".engine", ".plan", ".trt", ".xml", ".bin", ".ort", ".npz", ".toml", ".json"}:
+        raise ConfigError(f"{path}: the result is an ONNX model: give it a name that ends in .onnx")

@@ -1,0 +1,22 @@
+"""`graphopt targets`: what can be compiled for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphopt.cli import options
+from graphopt.cli.screen import Screen
+from graphopt.report.catalogue import target_dict, target_page, targets_page
+from graphopt.targets import TARGETS, find_target
+
+
+def targets(
+    name: Annotated[str | None, typer.Argument(metavar="[TARGET]", help="Show this one, with sources.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the targets and what each operator does there."""
+    chosen = list(TARGETS.values()) if name is None else [find_target(name)]
+    page = targets_page(chosen) if name is None else target_page(chosen[0])
+    Screen(as_json).show(page, {t.name: target_dict(t) for t in chosen})

@@ -1,0 +1,18 @@
+"""What a run did and what a model holds, as data and as text."""
+
+from graphopt.report.document import Document, Line, Table, to_text
+from graphopt.report.inspection import Inspection, inspect_model
+from graphopt.report.summary import Layer, Measurement, Report, Size
+
+__all__ = [
+    "Document",
+    "Inspection",
+    "Layer",
+    "Line",
+    "Measurement",
+    "Report",
+    "Size",
+    "Table",
+    "inspect_model",
+    "to_text",
+]

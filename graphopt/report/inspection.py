@@ -1,0 +1,147 @@
+"""What is in a model: operators, parameters, multiply-accumulates, interface, quantized share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir.to_proto import value_bytes
+
+_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_INTEGER_LINEAR = {"QLinearConv": "Conv", "ConvInteger": "Conv", "QLinearMatMul": "MatMul", "MatMulInteger": "MatMul"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output: a dimension is a size, a symbol or "?"."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a model holds.
+
+    Attributes:
+        ops: operator → number of nodes, most frequent first; nested graphs included.
+        parameters: values in initializers.
+        weight_bytes: bytes of the initializers as a file holds them.
+        macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul for one call; an unknown first dimension
+            (the batch) counts as 1.
+        macs_unknown: layers of these kinds whose shapes aren't known; they are not in `macs`.
+        linear_layers, quantized_layers: layers of these kinds, and those of them that read integers.
+        quantized_macs: the part of `macs` that the quantized layers have.
+        external_data: whether values are stored outside of the model file.
+        notes: what loading had to change.
+    """
+
+    source: str
+    producer: str
+    ir_version: int
+    opsets: dict[str, int]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: int
+    ops: dict[str, int]
+    parameters: int
+    weight_bytes: int
+    macs: int
+    macs_unknown: int
+    linear_layers: int
+    quantized_layers: int
+    quantized_macs: int
+    external_data: bool
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **asdict(self),
+            "inputs": [asdict(p) for p in self.inputs],
+            "outputs": [asdict(p) for p in self.outputs],
+        }
+
+
+def inspect_model(graph: Graph, source: str) -> Inspection:
+    """Count what is in `graph`; `source` names it. Linear in the number of nodes, values are not read."""
+    nodes = [(scope, node) for scope in graph.walk() for node in scope.nodes]
+    ops = Counter(node.op if not node.domain else f"{node.domain}.{node.op}" for _, node in nodes)
+    layers = [(node, _macs(node), _is_quantized(scope, node)) for scope, node in nodes if _kind(node)]
+    facts = graph.facts
+    return Inspection(
+        source=source,
+        producer=f"{facts.producer_name} {facts.producer_version}".strip(),
+        ir_version=facts.ir_version,
+        opsets={domain or "ai.onnx": version for domain, version in facts.opset_imports.items()},
+        inputs=tuple(_port(t) for t in graph.inputs),
+        outputs=tuple(_port(t) for t in graph.outputs),
+        nodes=len(nodes),
+        ops=dict(sorted(ops.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=sum(prod(c.shape) for scope in graph.walk() for c in scope.constants),
+        weight_bytes=value_bytes(graph),
+        macs=sum(macs or 0 for _, macs, _ in layers),
+        macs_unknown=sum(macs is None for _, macs, _ in layers),
+        linear_layers=len(layers),
+        quantized_layers=sum(quantized for _, _, quantized in layers),
+        quantized_macs=sum(macs or 0 for _, macs, quantized in layers if quantized),
+        external_data=facts.has_external_data,
+        files=tuple(str(f) for f in facts.source_files),
+        notes=tuple(facts.notes),
+    )
+
+
+def _kind(node: Node) -> str | None:
+    if node.is_op(*_LINEAR):
+        return node.op
+    return _INTEGER_LINEAR.get(node.op) if node.domain == "" else None
+
+
+def _is_quantized(graph: Graph, node: Node) -> bool:
+    """An integer operator, or one whose activation and weight both come out of DequantizeLinear."""
+    if node.op in _INTEGER_LINEAR:
+        return True
+    producers = [graph.producer(t) for t in node.inputs[:2]]
+    return all(p is not None and p.is_op("DequantizeLinear") for p in producers)
+
+
+def _macs(node: Node) -> int | None:
+    """Multiply-accumulates of one layer, or None when a shape isn't known."""
+    weight_index = 3 if node.op.startswith("QLinear") else 1
+    data, weight, output = _sizes(node.inputs[0]), _sizes(node.inputs[weight_index]), _sizes(node.outputs[0])
+    if data is None or weight is None or output is None:
+        return None
+    match _kind(node):
+        case "Conv":  # each output value sums over one filter
+            return prod(output) * prod(weight[1:])
+        case "ConvTranspose":  # each input value is spread by one filter
+            return prod(data) * prod(weight[1:])
+        case "Gemm":
+            return prod(output) * data[0 if node.attr("transA", 0) else 1]
+        case _:
+            return prod(output) * data[-1]
+
+
+def _sizes(tensor: Tensor) -> tuple[int, ...] | None:
+    """The shape with 1 for an unknown first dimension; None when another one is unknown."""
+    shape = tensor.shape
+    if shape is None:
+        return None
+    sizes = tuple(1 if i == 0 and not isinstance(dim, int) else dim for i, dim in enumerate(shape))
+    return tuple(d for d in sizes if isinstance(d, int)) if all(isinstance(d, int) for d in sizes) else None
+
+
+def _port(tensor: Tensor) -> Port:
+    kind = "" if tensor.dtype is None else str(tensor.dtype)
+    if not isinstance(tensor, Constant) and tensor.type_proto is not None:
+        kind = str(tensor.type_proto.WhichOneof("value")).removesuffix("_type")
+    return Port(tensor.name, kind, _port_shape(tensor.shape))
+
+
+def _port_shape(shape: Shape | None) -> tuple[int | str, ...] | None:
+    return None if shape is None else tuple("?" if dim is None else dim for dim in shape)

@@ -1,0 +1,57 @@
+"""How far a compiled graph is from the model that came in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from graphopt.backends.agreement import compare_models
+from graphopt.calibration import Dataset
+from graphopt.errors import UnsupportedError
+from graphopt.ir import Graph, load, to_proto
+from graphopt.ir.read import TEXT_SUFFIXES, read_source
+from graphopt.pipeline.passes import Progress
+from graphopt.report.samples import reported
+from graphopt.report.summary import Measurement
+
+# Measuring on calibration samples, for want of others, shouldn't take longer than calibrating.
+CALIBRATION_SAMPLES = 100
+
+
+def measure(
+    original: Path | onnx.ModelProto,
+    graph: Graph,
+    *,
+    validation: Dataset | None,
+    calibration: Dataset | None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Measurement | None, str]:
+    """The agreement of `graph` with `original`; or None, and why it can't be measured.
+
+    Measured on validation samples, else on the first calibration samples.
+
+    Raises:
+        CalibrationError: a sample can't be run.
+    """
+    if validation is not None:
+        samples = validation
+    elif calibration is not None:
+        samples = calibration.limited(CALIBRATION_SAMPLES)
+    else:
+        return None, "no samples were given"
+    try:
+        agreement = compare_models(original, to_proto(graph), reported(samples, "measuring", progress), threads=threads)
+    except UnsupportedError as error:
+        return None, str(error)
+    return Measurement(samples.name, validation is None, agreement), ""
+
+
+def runnable(model: object, base_dir: str | Path | None) -> Path | onnx.ModelProto:
+    """The model as it was given, in the form that onnxruntime opens: from its file, so that large values stay there."""
+    if isinstance(model, (str, Path)) and Path(model).suffix.lower() not in TEXT_SUFFIXES:
+        return Path(model)
+    proto = read_source(model, base_dir).model
+    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+    return to_proto(load(model, base_dir=base_dir)) if external else proto

@@ -1,0 +1,182 @@
+"""Reports as pages: what the command line prints."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphopt.pipeline import PassRecord
+from graphopt.report.document import Document, Line, Table
+from graphopt.report.inspection import Inspection, Port
+from graphopt.report.summary import Layer, Report, Size
+from graphopt.report.units import (
+    bytes_text,
+    change_text,
+    count_text,
+    counted,
+    decibel_text,
+    percent_text,
+    seconds_text,
+)
+from graphopt.targets import TARGETS
+
+if TYPE_CHECKING:  # backends bring onnxruntime in
+    from graphopt.backends import Agreement
+
+
+def summary_page(report: Report, *, all_passes: bool = False, remarks: bool = False) -> Document:
+    """What a run of `optimize` did. `all_passes` lists those too that found nothing to do; `remarks` every remark."""
+    page: list[Line | Table] = [Line(_headline(report), "title"), _sizes(report.before, report.after)]
+    page += [Line(f"note: {note}") for note in report.notes]
+    page += [Line(), *_passes(report.passes, all_passes)]
+    if remarks:
+        page += [Line(), Line("Remarks", "title"), *(Line(f"  {remark}") for remark in report.remarks)]
+    elif declined := report.declined:
+        by_pass = ", ".join(f"{name} {count}" for name, count in declined.items())
+        page.append(Line(f"  declined: {declined.total()} ({by_pass}); --remarks says which and why"))
+    if report.layers:
+        page += [Line(), *_precision(report.layers)]
+    page += [Line(), *_accuracy(report)]
+    page += [Line(f"warning: {warning}", "warning") for warning in report.warnings]
+    if report.output is not None:
+        page += [Line(), Line(f"saved {report.output} in {seconds_text(report.seconds)}", "good")]
+    return page
+
+
+def agreement_page(agreement: Agreement, first: str, second: str, title: str) -> Document:
+    """Agreement of two models, called `first` and `second`."""
+    page: list[Line | Table] = [Line(title, "title")]
+    right = (agreement.reference_accuracy, agreement.other_accuracy)
+    if right[0] is not None and right[1] is not None:
+        points = f"{100 * (right[1] - right[0]):+.2f} points"
+        page.append(
+            Table(("", ">top-1", ""), ((first, percent_text(right[0]), ""), (second, percent_text(right[1]), points)))
+        )
+    rows = tuple(
+        (
+            o.name,
+            decibel_text(o.sqnr_db),
+            f"{o.cosine:.6f}",
+            f"{o.max_error:.3g} ({percent_text(o.relative_error)} of the largest value)",
+            "" if o.top1_agreement is None else percent_text(o.top1_agreement),
+        )
+        for o in agreement.outputs
+    )
+    page.append(Table(("output", ">SQNR", ">cosine", "largest error", ">same top-1"), rows))
+    return page
+
+
+def inspection_page(found: Inspection) -> Document:
+    """What is in a model."""
+    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+    macs = count_text(found.macs)
+    if found.macs_unknown:
+        macs += f", without {counted(found.macs_unknown, 'layer')} of unknown shape"
+    share = f" ({percent_text(found.quantized_macs / found.macs)} of the multiply-accumulates)" if found.macs else ""
+    facts = (
+        ("opset", f"{opsets} (IR version {found.ir_version})"),
+        ("made by", found.producer or "unknown"),
+        ("nodes", str(found.nodes)),
+        ("parameters", f"{count_text(found.parameters)} ({bytes_text(found.weight_bytes)})"),
+        ("MACs", f"{macs} (a batch of 1)" if found.macs else macs),
+        ("quantized", f"{found.quantized_layers} of {counted(found.linear_layers, 'linear layer')}{share}"),
+        ("external data", "yes" if found.external_data else "no"),
+    )
+    return [
+        Line(found.source, "title"),
+        Table(("", ""), facts),
+        *(Line(f"note: {note}") for note in found.notes),
+        Line(),
+        Table(("", "name", "type", "shape"), (*_ports("input", found.inputs), *_ports("output", found.outputs))),
+        Line(),
+        Table(("operator", ">nodes"), tuple((op, str(count)) for op, count in found.ops.items())),
+    ]
+
+
+def _headline(report: Report) -> str:
+    target = (
+        ""
+        if report.target is None
+        else f" for {TARGETS[report.target].title if report.target in TARGETS else report.target}"
+    )
+    return f"{report.source} → {report.output}{target}" if report.output else f"{report.source}{target}"
+
+
+def _sizes(before: Size, after: Size) -> Table:
+    rows = [
+        ("nodes", str(before.nodes), str(after.nodes), ""),
+        (
+            "weights",
+            bytes_text(before.weight_bytes),
+            bytes_text(after.weight_bytes),
+            _ratio(before.weight_bytes, after.weight_bytes),
+        ),
+    ]
+    if before.file_bytes is not None and after.file_bytes is not None:
+        rows.append(
+            (
+                "file",
+                bytes_text(before.file_bytes),
+                bytes_text(after.file_bytes),
+                _ratio(before.file_bytes, after.file_bytes),
+            )
+        )
+    return Table(("", ">before", ">after", ""), tuple(rows))
+
+
+def _ratio(before: int, after: int) -> str:
+    return f"{before / after:.1f} times smaller" if after and before >= 1.05 * after else ""
+
+
+def _passes(records: Sequence[PassRecord], all_passes: bool) -> list[Line | Table]:
+    shown = [r for r in records if all_passes or r.changed or r.remarks]
+    idle = [r for r in records if r not in shown]
+    rows = tuple(
+        (
+            r.name,
+            change_text(str(r.nodes_before), str(r.nodes_after)),
+            change_text(bytes_text(r.bytes_before), bytes_text(r.bytes_after)),
+            ", ".join(f"{r.remarks[kind]} {kind}" for kind in ("applied", "declined") if r.remarks.get(kind)),
+            seconds_text(r.seconds),
+        )
+        for r in shown
+    )
+    parts: list[Line | Table] = [Table(("pass", ">nodes", ">weights", "rewrites", ">time"), rows)] if rows else []
+    if idle:
+        names = ", ".join(dict.fromkeys(r.name for r in idle))
+        parts.append(Line(f"  nothing to do for {names} ({seconds_text(sum(r.seconds for r in idle))})"))
+    return parts
+
+
+def _precision(layers: Sequence[Layer]) -> list[Line | Table]:
+    integer = [layer for layer in layers if layer.integer]
+    rows = [("8 bits", ", ".join(f"{count} {op}" for op, count in Counter(x.op for x in integer).most_common()), "")]
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for layer in layers:
+        if not layer.integer:
+            reasons[layer.op, layer.reason].append(layer.name)
+    rows += [("float", f"{len(names)} {op}", why) for (op, why), names in reasons.items()]
+    title = f"{len(integer)} of {counted(len(layers), 'quantizable layer')} in 8 bits"
+    return [Line(title, "title"), Table(("", "", ""), tuple(row for row in rows if row[1]))]
+
+
+def _accuracy(report: Report) -> list[Line | Table]:
+    found = report.measurement
+    if found is None:
+        return [Line(f"accuracy not measured: {report.unmeasured}; --validation-data measures it", "warning")]
+    kind = (
+        "calibration data (which flatters; --validation-data is better)"
+        if found.on_calibration_data
+        else "validation data"
+    )
+    result = "int8" if any(layer.integer for layer in report.layers) else "optimized"
+    title = f"Accuracy on {kind} {found.data}, {counted(found.agreement.samples, 'sample')}, in onnxruntime"
+    return list(agreement_page(found.agreement, "fp32", result, title))
+
+
+def _ports(kind: str, ports: Sequence[Port]) -> list[tuple[str, str, str, str]]:
+    return [
+        (kind, p.name, p.type, "any" if p.shape is None else "[" + ", ".join(str(d) for d in p.shape) + "]")
+        for p in ports
+    ]

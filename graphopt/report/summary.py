@@ -1,0 +1,151 @@
+"""What a run of `optimize` did, as data: sizes, one record per pass, remarks, precision of layers, agreement."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from graphopt.ir import Graph
+from graphopt.ir.to_proto import value_bytes
+from graphopt.pipeline import PassRecord, Remark
+
+if TYPE_CHECKING:  # backends bring onnxruntime in
+    from graphopt.backends import Agreement
+
+LOW_SQNR_DB = 10.0
+"""Below this the error carries a tenth of the signal's power; results are rarely usable."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a model.
+
+    Attributes:
+        nodes: number of nodes, nested graphs included.
+        weight_bytes: bytes of the initializers as a file holds them.
+        file_bytes: bytes of the model's files; None for a model in memory.
+    """
+
+    nodes: int
+    weight_bytes: int
+    file_bytes: int | None = None
+
+    @staticmethod
+    def of(graph: Graph, files: Sequence[Path] = ()) -> Size:
+        """The size of `graph`, which is stored in `files`."""
+        file_bytes = sum(file.stat().st_size for file in files)
+        return Size(sum(len(scope.nodes) for scope in graph.walk()), value_bytes(graph), file_bytes or None)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node that the quantization plan decided on: in integers, or in float with the reason."""
+
+    name: str
+    op: str
+    integer: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How far the result is from the original model, both run in onnxruntime on the same samples.
+
+    Attributes:
+        data: where the samples come from.
+        on_calibration_data: True when they are calibration samples, which flatter the result.
+        agreement: the measures.
+    """
+
+    data: str
+    on_calibration_data: bool
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        source: the model's file, or "the model".
+        output: the file that was written, or None.
+        target: name of the target, or None.
+        pipeline: the passes as text, ready to be given again.
+        before, after: sizes.
+        passes: one record per pass that ran.
+        remarks: what passes applied, declined and noted, in order.
+        notes: what loading had to change in the model.
+        layers: what the quantization plan decided, in graph order; empty without a plan.
+        measurement: agreement with the original; None when it was not measured, then `unmeasured` says why.
+        seconds: wall time of the whole run.
+    """
+
+    source: str
+    output: str | None
+    target: str | None
+    pipeline: str
+    before: Size
+    after: Size
+    passes: tuple[PassRecord, ...]
+    remarks: tuple[Remark, ...]
+    notes: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    measurement: Measurement | None
+    unmeasured: str
+    seconds: float
+
+    @property
+    def declined(self) -> Counter[str]:
+        """Number of declined rewrites by pass."""
+        return Counter(r.pass_name for r in self.remarks if r.kind == "declined")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should not overlook, in plain words."""
+        found: list[str] = []
+        if self.layers and not any(layer.integer for layer in self.layers):
+            found.append(f"no layer runs in integers on {self.target}: the result is a float model")
+        if self.measurement is not None:
+            outputs = self.measurement.agreement.outputs
+            found += [
+                f"output '{o.name}' has an SQNR of only {o.sqnr_db:.1f} dB (below {LOW_SQNR_DB:.0f} dB the result "
+                "is rarely usable); keep the layers that cause it in float (keep-float)"
+                for o in outputs
+                if o.sqnr_db < LOW_SQNR_DB
+            ]
+            found += [
+                f"output '{o.name}' had another shape than the original's on {o.mismatched} samples"
+                for o in outputs
+                if o.mismatched
+            ]
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; numbers that JSON lacks (the infinite SQNR of equal outputs, NaN) become None."""
+        content = {**asdict(self), "warnings": list(self.warnings), "declined": dict(self.declined)}
+        return cast("dict[str, Any]", plain(content))
+
+
+def layers_of(graph: Graph) -> tuple[Layer, ...]:
+    """What the plan of `graph` decided, in graph order; nodes that are gone since come last."""
+    ops = {node.name: node.op for scope in graph.walk() for node in scope.nodes}
+    position = {name: k for k, name in enumerate(ops)}
+    plan = graph.plan
+    layers = [Layer(name, ops.get(name, ""), True, why) for name, why in plan.quantized_nodes.items()]
+    layers += [Layer(name, ops.get(name, ""), False, why) for name, why in plan.float_nodes.items()]
+    return tuple(sorted(layers, key=lambda layer: position.get(layer.name, len(position))))
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's types; other objects as their text, non-finite numbers as None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in cast("list[Any]", value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

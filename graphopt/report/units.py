@@ -1,0 +1,50 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def bytes_text(count: int) -> str:
+    """`512 B`, `45.2 kB`, `102.1 MB` (powers of 1000)."""
+    return f"{count} B" if count < 1000 else f"{_scaled(count)}B"
+
+
+def count_text(count: int) -> str:
+    """`512`, `45.2 k`, `4.1 G`."""
+    return str(count) if count < 1000 else _scaled(count)
+
+
+def seconds_text(seconds: float) -> str:
+    """`7 ms`, `1.24 s`."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def percent_text(share: float) -> str:
+    """`97.50 %`."""
+    return f"{100 * share:.2f} %"
+
+
+def decibel_text(value: float) -> str:
+    """`35.2 dB`; "exact" for no error at all."""
+    if math.isnan(value):
+        return "not comparable"
+    return "exact" if value == math.inf else f"{value:.1f} dB"
+
+
+def change_text(before: str, after: str) -> str:
+    """`52 → 41`, or just `52`."""
+    return before if before == after else f"{before} → {after}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _scaled(count: int) -> str:
+    value, unit = count / 1e3, "k"
+    for larger in ("M", "G"):
+        if value >= 999.95:
+            value, unit = value / 1e3, larger
+    return f"{value:.1f} {unit}"

@@ -1,0 +1,128 @@
+"""From what the user asked for (a preset, a file, a text or passes) to the passes that will run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from graphopt.errors import ConfigError
+from graphopt.passes import find_pass
+from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.plan_quantization import PlanQuantization
+from graphopt.passes.presets import preset as preset_passes
+from graphopt.pipeline import Pass
+from graphopt.pipeline.options import make_pass, nearest, plain_options
+from graphopt.pipeline.spec import passes_from_text, passes_to_text
+from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
+from graphopt.targets import Target, find_target
+
+Passes: TypeAlias = str | Sequence[str | Pass]
+"""A pipeline as text ("fold-batch-norm,calibrate{method=minmax}"), or passes, each as text or as an object."""
+
+DEFAULT_PRESET = "int8"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which passes run, for which target (None: none was named), and the settings of the pipeline file if there is one.
+
+    Paths in the settings are absolute.
+    """
+
+    passes: tuple[Pass, ...]
+    target: Target | None
+    settings: Settings
+
+
+def choose_pipeline(
+    target: str | Target | None = None,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    passes: Passes | None = None,
+    skip: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+    method: str | None = None,
+) -> Choice:
+    """Work out what to run.
+
+    Args:
+        target: what to quantize for; None takes the one that the pipeline file names, if any.
+        preset: name of a preset; `int8` when none of the three is given.
+        config: a pipeline file (TOML).
+        passes: a pipeline as text, or passes.
+        skip: names of passes to leave out.
+        keep_float: nodes to keep in float, added to the option of `plan-quantization`.
+        method: how `calibrate` chooses ranges.
+
+    Raises:
+        ConfigError: there is no such target; more than one way is given, a name or option is unknown, or `skip`,
+            `keep_float` or `method` is about a pass that isn't in the pipeline.
+    """
+    given = [what for what, value in (("preset", preset), ("config", config), ("passes", passes)) if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"both {given[0]} and {given[1]} are given; give one of preset, config, passes")
+    pipeline = Pipeline(()) if config is None else _read(Path(config))
+    aim = target or pipeline.settings.target
+    aim = find_target(aim) if isinstance(aim, str) else aim
+    if passes is not None:
+        pipeline = Pipeline(_resolve(passes))
+    elif config is None:
+        pipeline = Pipeline(_resolve(preset_passes(preset or DEFAULT_PRESET, aim)))
+    chosen = _without(pipeline.passes, skip)
+    if keep_float:
+        _require(chosen, PlanQuantization, "keep-float")
+        chosen = tuple(
+            replace(p, keep_float=(*p.keep_float, *keep_float)) if isinstance(p, PlanQuantization) else p
+            for p in chosen
+        )
+    if method is not None:
+        _require(chosen, Calibrate, "a calibration method")
+        chosen = tuple(
+            make_pass(Calibrate, {**plain_options(p), "method": method}) if isinstance(p, Calibrate) else p
+            for p in chosen
+        )
+    return Choice(chosen, aim, pipeline.settings)
+
+
+def rewrites_before(passes: Sequence[Pass], stop: type[Pass]) -> str:
+    """The lossless passes before the first `stop`, as text: what decides which values a tensor's name stands for."""
+    before = itertools.takewhile(lambda p: not isinstance(p, stop), passes)
+    return passes_to_text([p for p in before if p.lossless])
+
+
+def _read(path: Path) -> Pipeline:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"can't read the pipeline file '{path}': {reason}") from error
+    pipeline = pipeline_from_toml(text, find_pass, str(path))
+
+    def absolute(value: str | None) -> str | None:
+        # `module:function` is no path.
+        return value if value is None or ":" in value else str(path.resolve().parent / value)
+
+    s = pipeline.settings
+    return replace(pipeline, settings=Settings(s.target, absolute(s.calibration_data), absolute(s.ranges)))
+
+
+def _resolve(passes: Passes) -> tuple[Pass, ...]:
+    texts = [passes] if isinstance(passes, str) else passes
+    return tuple(p for text in texts for p in (passes_from_text(text, find_pass) if isinstance(text, str) else [text]))
+
+
+def _without(passes: tuple[Pass, ...], skip: Sequence[str]) -> tuple[Pass, ...]:
+    names = [p.name for p in passes]
+    for name in skip:
+        if name not in names:
+            raise ConfigError(f"can't skip '{name}', it is not in the pipeline: {nearest(name, dict.fromkeys(names))}")
+    return tuple(p for p in passes if p.name not in skip)
+
+
+def _require(passes: tuple[Pass, ...], wanted: type[Pass], what: str) -> None:
+    if not any(isinstance(p, wanted) for p in passes):
+        raise ConfigError(f"{what} needs the pass '{wanted.name}', which is not in the pipeline")
