@@ -4,13 +4,14 @@
     y = Conv(x · s + t, W, b)              →   y = Conv(x, W·s, b + W·t)
     y = Relu(Conv(x, W, b)) · s            →   y = Relu(Conv(x, s·W, s·b))               s > 0
     y = Gemm(Flatten(MaxPool(x · s)), W)   →   y = Gemm(Flatten(MaxPool(x)), W·s')       s' repeats s per position
+    y = Conv((x − m) / s, W, pads=1)       →   y = Conv(x − m, W/s, pads=1)
     y = Conv(x · s + t, W, pads=1)         →   y = Conv(x + t/s, W·s, pads=1)            s the same for all channels
 
 A constant is per-channel when it has one element, or varies along one axis only: [C, 1, 1], or [C] on the last axis.
 A run of such operations is folded as one. The way to the linear operation may lead through what
 `graphopt.analysis.channel_passage` lists: Relu, pools, Concat, Transpose, Reshape and more. What can't be folded whole
-is folded in part where that drops an operation: the scale upstream; downstream only one that is the same for all
-channels, because features whose channels have different ranges quantize badly. A run of more than a Mul and an Add
+is folded in part where that drops an operation: the scale upstream; downstream the scales that end the run, or one
+that is the same for all channels (others may blow up t/s, and channels of different ranges quantize badly). A run of more than a Mul and an Add
 becomes these two.
 
 Declines: a tensor on the way that is read elsewhere or is a graph output, a scale that isn't positive before Relu or
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.analysis.channel_affine import AFFINE_OPS, ChannelAffine, affine_op
+from graphopt.analysis.channel_affine import AFFINE_OPS, ChannelAffine, affine_op, composed
 from graphopt.analysis.scale_flow import Edit, absorb_downstream, absorb_upstream
 from graphopt.ir import Graph, Node, Tensor, Variable
 from graphopt.ir.linear import linear_producer, linear_result, sole_reader
@@ -60,15 +61,25 @@ class FoldChannelScale(Pass):
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive operations that compute y = affine(x), each read only by the next."""
+    """Consecutive operations, each read only by the next; `steps` is what each computes, `affine` all together."""
 
     nodes: tuple[Node, ...]
     x: Tensor
+    steps: tuple[ChannelAffine, ...]
     affine: ChannelAffine
 
     @property
     def y(self) -> Variable:
         return self.nodes[-1].outputs[0]
+
+    def split(self, at: int) -> tuple[_Run, _Run]:
+        """The first `at` operations, and the rest."""
+        head, tail = self.steps[:at], self.steps[at:]
+        middle = self.nodes[at - 1].outputs[0]
+        return (
+            _Run(self.nodes[:at], self.x, head, composed(head)),
+            _Run(self.nodes[at:], middle, tail, composed(tail)),
+        )
 
     def __str__(self) -> str:
         return " and ".join(str(n) for n in self.nodes)
@@ -86,22 +97,23 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
         if found is None or isinstance(found, Declined):
             continue
         index, affine = found
-        nodes = [node]
-        while (extended := _extended(graph, nodes[-1], affine)) is not None:
-            nodes.append(extended[0])
-            affine = extended[1]
-        taken.update(nodes)
-        yield _Run(tuple(nodes), node.inputs[index], affine)
+        run = _Run((node,), node.inputs[index], (affine,), affine)
+        while (longer := _extended(graph, run)) is not None:
+            run = longer
+        taken.update(run.nodes)
+        yield run
 
 
-def _extended(graph: Graph, last: Node, affine: ChannelAffine) -> tuple[Node, ChannelAffine] | None:
-    """The operation that continues a run, and what both compute together."""
-    node = sole_reader(graph, last.outputs[0])
-    found = None if node is None or node.scope is not last.scope else affine_op(graph, node)
+def _extended(graph: Graph, run: _Run) -> _Run | None:
+    """The run with the operation that continues it."""
+    node = sole_reader(graph, run.y)
+    found = None if node is None or node.scope is not run.nodes[0].scope else affine_op(graph, node)
     if node is None or found is None or isinstance(found, Declined):
         return None
-    both = affine.then(found[1])
-    return (node, both) if both is not None and both.is_finite else None
+    both = run.affine.then(found[1])
+    if both is None or not both.is_finite:
+        return None
+    return _Run((*run.nodes, node), run.x, (*run.steps, found[1]), both)
 
 
 def _is_bias(graph: Graph, node: Node) -> bool:
@@ -113,6 +125,14 @@ def _is_bias(graph: Graph, node: Node) -> bool:
 def _fold_in_part(graph: Graph, run: _Run, reason: str, ctx: Context) -> None:
     """The scale alone, leaving an Add; else a long run becomes Mul + Add."""
     affine = run.affine
+    scales = next(i for i, step in enumerate((*reversed(run.steps), None)) if step is None or step.has_shift)
+    if 0 < scales < len(run.nodes):
+        head, tail = run.split(len(run.nodes) - scales)
+        edits = absorb_downstream(graph, tail.y, tail.affine)
+        if not isinstance(edits, Declined):
+            _replace(graph, tail, edits, None, ctx)
+            _fold_in_part(graph, head, reason, ctx)
+            return
     if affine.has_scale and affine.has_shift:
         edits = absorb_upstream(graph, run.x, run.nodes[0], affine.only_scale())
         if not isinstance(edits, Declined):

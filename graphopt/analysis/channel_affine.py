@@ -6,6 +6,7 @@ The axis that holds channels is tracked as a tensor goes through Transpose, Resh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -115,6 +116,16 @@ class ChannelAffine:
             if moved is not None:
                 return moved
         return None
+
+
+def composed(steps: Sequence[ChannelAffine]) -> ChannelAffine:
+    """All of `steps`, which are along one axis, one after the other."""
+    whole = steps[0]
+    for step in steps[1:]:
+        both = whole.then(step)
+        assert both is not None
+        whole = both
+    return whole
 
 
 def affine_op(graph: Graph, node: Node) -> tuple[int, ChannelAffine] | Declined | None:

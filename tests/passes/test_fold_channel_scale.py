@@ -64,10 +64,15 @@ def test_before_a_padded_conv_a_scale_folds_and_a_shift_does_not() -> None:
 
 
 def test_input_normalisation_before_a_padded_conv_keeps_its_shift_only() -> None:
-    text = "g (float[2,3,5,5] x) => (float[2,6,5,5] y) { a = Sub(x, m) b = Div(a, s) y = Conv<pads=[1,1,1,1]>(b, w) }"
+    text = "g (float[2,3,5,5] x) => (float[2,6,5,5] y) { a = Div(x, s) b = Sub(a, m) y = Conv<pads=[1,1,1,1]>(b, w) }"
     before = build(text, w=W, m=np.array(0.5, np.float32), s=np.array([0.25], np.float32))
     result = folded(before, ["Add", "Conv"])
     assert [i.name for i in result.model.graph.initializer if i.dims == []]  # still one number
+
+
+def test_the_scale_that_ends_a_run_goes_into_a_padded_conv() -> None:
+    text = "g (float[2,3,5,5] x) => (float[2,6,5,5] y) { a = Sub(x, m) b = Div(a, s) y = Conv<pads=[1,1,1,1]>(b, w) }"
+    folded(build(text, w=W, m=noise(3, 1, 1), s=positive(3, 1, 1)), ["Sub", "Conv"])
 
 
 @pytest.mark.parametrize(
