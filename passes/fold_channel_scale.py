@@ -9,10 +9,10 @@
 
 A constant is per-channel when it has one element, or varies along one axis only: [C, 1, 1], or [C] on the last axis.
 A run of such operations is folded as one. The way to the linear operation may lead through what
-`graphopt.analysis.channel_passage` lists: Relu, pools, Concat, Transpose, Reshape and more. What can't be folded whole
-is folded in part where that drops an operation: the scale upstream; downstream the scales that end the run, or one
-that is the same for all channels (others may blow up t/s, and channels of different ranges quantize badly). A run of more than a Mul and an Add
-becomes these two.
+`graphopt.analysis.channel_passage` lists: Relu, pools, Concat, Transpose, Reshape, a residual Add and more. What can't
+be folded whole is folded in part where that drops an operation: the scale upstream; downstream the scales that end the
+run, or one that is the same for all channels (others may blow up t/s, and channels of different ranges quantize badly).
+A run of more than a Mul and an Add becomes these two.
 
 Declines: a tensor on the way that is read elsewhere or is a graph output, a scale that isn't positive before Relu or
 MaxPool, a shift before zero padding, a constant divided by the activation, unknown shapes, results that aren't finite.

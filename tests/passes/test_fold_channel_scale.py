@@ -17,9 +17,9 @@ def positive(*shape: int, seed: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.3, 3, size=shape).astype(np.float32)
 
 
-def build(text: str, **constants: np.ndarray) -> onnx.ModelProto:
+def build(text: str, opset: int = 17, **constants: np.ndarray) -> onnx.ModelProto:
     """The text model with these initializers, shapes inferred as on loading."""
-    model = onnx.parser.parse_model(HEADER + text)
+    model = onnx.parser.parse_model(HEADER.replace("17", str(opset)) + text)
     model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
     return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
@@ -339,6 +339,40 @@ def test_a_result_that_overflows_half_precision_is_declined() -> None:
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert "aren't finite in float16" in rewrite(FoldChannelScale(), model).declined()[0]
+
+
+OLD_FORMS = {
+    "Pad": "b = Pad<pads=[0,0,1,1,0,0,1,1]>(a)",
+    "Squeeze": "p = GlobalAveragePool(a) s = Squeeze<axes=[2,3]>(p) b = Unsqueeze<axes=[2,3]>(s)",
+    "ReduceSum": "b = ReduceSum<axes=[2,-1]>(a)",
+    "Slice": "b = Slice<axes=[2,3], starts=[0,1], ends=[2,3]>(a)",
+    "Upsample": "b = Upsample<scales=[1.0,1.0,2.0,2.0]>(a)",
+    "Dropout": "b = Dropout(a)",
+}
+
+
+@pytest.mark.parametrize("op", OLD_FORMS)
+def test_parameters_that_were_attributes_in_opset_7(op: str) -> None:
+    text = f"g (float[2,3,6,6] x) => (float[2,6,H,W] y) {{ a = Conv(x, w) {OLD_FORMS[op]} y = Mul(b, c) }}"
+    before = build(text, 7, w=W, c=noise(6, 1, 1))
+    result = rewrite(FoldChannelScale(), before)
+    assert "Mul" not in result.ops
+    assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "b = Pad<pads=[0,1,0,0,0,0,0,0]>(a)",
+        "b = Pad<pads=[0,-1,0,0,0,1,0,0]>(a)",
+        "b = Pad<pads=[0,0,1,1,0,0,1,1], value=2.0>(a)",
+        "b = Slice<axes=[1], starts=[0], ends=[3]>(a)",
+    ],
+)
+def test_what_moves_or_fills_channels_lets_no_scale_per_channel_through(between: str) -> None:
+    text = f"g (float[2,3,6,6] x) => (float[2,C,H,W] y) {{ a = Conv(x, w) {between} y = Mul(b, c) }}"
+    channels = {"b = P": 6, "b = S": 3}[between[:5]] + ("[0,1,0" in between)
+    assert rewrite(FoldChannelScale(), build(text, 9, w=W, c=noise(channels, 1, 1))).revision == 0
 
 
 def test_a_reader_of_the_shape_only_is_no_hindrance() -> None:
