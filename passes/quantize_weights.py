@@ -2,15 +2,18 @@
 
     Conv(x, W)      →      Conv(x, DequantizeLinear(W_q, s, z)),      W_q = round(W / s) + z,      s = max|W| / 127
 
-One scale per output channel (the plan's channel axis). Where the target stores the bias as int32 in units of s_x · s_w,
-a channel's s_w is raised if its bias would not fit otherwise: a channel of tiny weights with a real bias would be
-clipped without a word. A constant that float nodes read too stays for them.
+One scale per output channel (the plan's channel axis). Rounding is "balanced" by default: the errors of a kernel and of
+a channel cancel in the sum (SQuant, see `quant.rounding`), which costs nothing and leaves no shift of the mean.
+
+Where the target stores the bias as int32 in units of s_x · s_w, a channel's s_w is raised if its bias would not fit
+otherwise: a channel of tiny weights with a real bias would be clipped without a word. A constant that float nodes read
+too stays for them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +22,7 @@ from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.linear import linear_view
 from graphopt.pipeline import Context, Pass
-from graphopt.quant import QuantParams, Range, TensorPlan, quantize, solve_params
+from graphopt.quant import QuantParams, Range, TensorPlan, quantize, round_balanced, solve_params
 from graphopt.targets import find_target
 
 # Half of int32, so that the accumulated products still have room above the bias.
@@ -28,10 +31,16 @@ BIAS_LIMIT = 2.0**30
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """Store planned constants as integers."""
+    """Store planned constants as integers.
+
+    Attributes:
+        rounding: "balanced" (errors cancel in sums) or "nearest".
+    """
 
     name: ClassVar[str] = "quantize-weights"
     summary: ClassVar[str] = "store planned constants as integers with a DequantizeLinear behind them"
+
+    rounding: Literal["balanced", "nearest"] = "balanced"
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Materialise the plan's constants and take them out of the plan."""
@@ -57,7 +66,8 @@ class QuantizeWeights(Pass):
         self, graph: Graph, entry: TensorPlan, tensor: Constant, params: QuantParams, nodes: dict[str, Node]
     ) -> None:
         scheme = entry.scheme
-        stored = graph.constant(quantize(tensor.values, params), f"{tensor.name}_quantized")
+        integers = (round_balanced if self.rounding == "balanced" else quantize)(tensor.values, params)
+        stored = graph.constant(integers, f"{tensor.name}_quantized")
         scale = graph.constant(params.scale, f"{tensor.name}_scale")
         zero_point = graph.constant(params.zero_point, f"{tensor.name}_zero_point")
         output = graph.variable(f"{tensor.name}_dequantized", tensor.dtype, tensor.shape)

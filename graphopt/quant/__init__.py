@@ -2,6 +2,7 @@
 
 from graphopt.quant.arithmetic import QuantParams, dequantize, quantize, solve_params
 from graphopt.quant.plan import Edge, QuantPlan, TensorPlan
+from graphopt.quant.rounding import round_balanced
 from graphopt.quant.scheme import Range, Scheme
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "TensorPlan",
     "dequantize",
     "quantize",
+    "round_balanced",
     "solve_params",
 ]
