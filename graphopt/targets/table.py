@@ -1,0 +1,45 @@
+"""The README's support table, made from the targets' rules: `python -m graphopt.targets.table`."""
+
+from __future__ import annotations
+
+from graphopt.targets import TARGETS, Role, Target
+
+_MARKS = {
+    Role.LINEAR: "int8",
+    Role.COMPUTE: "int8",
+    Role.SAME_SCALE: "int8, same scale",
+    Role.FIXED_OUTPUT: "int8, fixed output",
+}
+
+
+def support_table() -> str:
+    """A Markdown table: a row for each operator that any target has a rule for, a column for each target."""
+    targets = list(TARGETS.values())
+    operators = sorted({op for t in targets for op in t.rules})
+    lines = [
+        "| operator | " + " | ".join(t.title for t in targets) + " |",
+        "|---" * (len(targets) + 1) + "|",
+    ]
+    lines += [f"| {op} | " + " | ".join(_cell(t, op) for t in targets) + " |" for op in operators]
+    lines.append("| *activations* | " + " | ".join(str(t.activation) for t in targets) + " |")
+    lines.append("| *weights* | " + " | ".join(f"{t.weight}, per output channel" for t in targets) + " |")
+    lines.append("| *bias* | " + " | ".join(t.bias for t in targets) + " |")
+    lines.append(
+        "| *fused, no Q/DQ before* | " + " | ".join(", ".join(sorted(t.fused_activations)) for t in targets) + " |"
+    )
+    return "\n".join(lines)
+
+
+def _cell(target: Target, op: str) -> str:
+    rule = target.rules.get(op)
+    if rule is None:
+        return "fused" if op in target.fused_activations else "float"
+    parts = [_MARKS[rule.role]]
+    if rule.operands == "skip":
+        parts.append("skip branch only")
+    parts += [{"sole-output": "one output", "zero-pad": "zeros"}.get(c, c) for c in rule.conditions]
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    print(support_table())
