@@ -343,3 +343,28 @@ def test_in_a_branch() -> None:
     assert [n.op_type for n in then.node] == ["Conv"]
     for seed in range(4):  # both branches are taken
         assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-4, seed=seed)
+
+
+def test_a_reader_of_the_shape_only_is_no_hindrance() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"]),
+        helper.make_node("Shape", ["h"], ["s"]),
+        bn("h", "y"),
+        helper.make_node("Reshape", ["y", "s"], ["z"]),
+    ]
+    before = model(nodes, {"x": ("N", 3, 4, 4)}, {"z": ("N", 6, 4, 4)}, {"w": noise(6, 3, 1, 1), **bn_params(6)})
+    folded(before, ["Conv", "Shape", "Reshape"])
+
+
+def test_an_initializer_that_callers_may_override_is_declined() -> None:
+    before = model([bn("x", "y")], {"x": (2, 4), "var": (4,)}, {"y": (2, 4)}, bn_params(4))
+    assert "'var' isn't a fixed initializer" in rewrite(FoldBatchNorm(), before).declined()[0]
+
+
+def test_an_unknown_rank_is_declined() -> None:
+    nodes = [helper.make_node("Sigmoid", ["x"], ["h"]), bn("h", "i"), helper.make_node("Sigmoid", ["i"], ["y"])]
+    before = model(nodes, {"x": (2, 4)}, {"y": (2, 4)}, bn_params(4))
+    before.graph.ClearField("value_info")
+    result = rewrite(FoldBatchNorm(), before)
+    assert result.revision == 0
+    assert "shape of 'h' isn't known" in result.declined()[0]
