@@ -114,8 +114,25 @@ def _mean_variance_normalization(node: Node) -> Rewrite:
     if "across_channels" in node.attrs or "normalize_variance" in node.attrs:
         if not node.attr("normalize_variance", 1):
             raise UnsupportedError(f"{node}: normalize_variance=0 has no standard form; export the model with opset 9")
-        axes = [1, 2, 3] if node.attr("across_channels", 0) else [2, 3]
+        axes = [0, 1, 2, 3] if node.attr("across_channels", 0) else [0, 2, 3]  # as onnxruntime had it
     rewrite.add(node.op, ["i0"], "o0", axes=axes)
+    return rewrite
+
+
+def _binary(node: Node) -> Rewrite:
+    """Before opset 7 an operand was stretched only where `broadcast` said so, its first axis at `axis` of the other."""
+    rewrite = Rewrite()
+    second = "i1"
+    if node.attr("broadcast", 0) and "axis" in node.attrs:
+        a, b = (tensor.shape for tensor in node.inputs)
+        if a is None or b is None:
+            raise UnsupportedError(f"{node}: broadcasts along an axis of a tensor of unknown rank; export it again")
+        axis = int(node.attr("axis"))
+        trailing = len(a) - (axis + len(a) if axis < 0 else axis) - len(b)
+        if trailing > 0:
+            axes = rewrite.constant(np.arange(len(b), len(b) + trailing, dtype=np.int64), "axes")
+            second = rewrite.add("Unsqueeze", ["i1", axes], "stretched")
+    rewrite.add(node.op, ["i0", second], "o0")
     return rewrite
 
 
@@ -219,9 +236,11 @@ def _float_type(node: Node) -> np.dtype[Any]:
     return node.inputs[0].dtype or np.dtype(np.float32)
 
 
+_OLD_BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
+
 # Opset that the definition ends with → operator → rule.
 _RULES: dict[int, dict[str, Rule]] = {
-    7: {"PRelu": _prelu},
+    7: {"PRelu": _prelu} | dict.fromkeys(_OLD_BROADCASTING, _binary),
     9: {"Scan": _scan},
     10: {
         "Affine": _affine,
