@@ -9,6 +9,7 @@ Read freely; change only through `Graph`, so that its revision counter tells whe
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,31 @@ class LazyConstant(LazyValues):
     def is_external(self) -> bool:
         """Whether the bytes are in another file."""
         return self.tensor.data_location == onnx.TensorProto.EXTERNAL
+
+    def check(self) -> None:
+        """Make sure that `load` will find as many values as the shape needs; cheap, the values aren't converted.
+
+        Raises:
+            LoadError: it won't.
+        """
+        tensor = self.tensor
+        if self.is_external:
+            external.locate(tensor, self.base_dir)
+            return
+        elements = math.prod(self.shape)
+        if tensor.HasField("raw_data"):
+            unit, found, needed = "bytes", len(tensor.raw_data), external.stored_bytes(tensor.data_type, elements)
+        elif external.is_packed(tensor.data_type):
+            return  # how many to an int32_data item is numpy_helper's business
+        else:
+            values = getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type))
+            per_element = 2 if self.dtype.kind == "c" else 1
+            unit, found, needed = "values", len(values), elements * per_element
+        if found != needed:
+            raise LoadError(
+                f"tensor '{tensor.name}' of shape {list(self.shape)} needs {needed} {unit}, and the file has {found}; "
+                "it is damaged: export the model again"
+            )
 
     def load(self) -> NDArray[Any]:
         """The values as a read-only numpy array of exactly this shape; external data is memory-mapped.

@@ -50,7 +50,7 @@ def load(
     read = read_source(source, base_dir)
     try:
         graph = from_proto(read.model, read.base_dir)
-        _check_external_data(graph, read)
+        _check_values(graph, read)
         _settle_defaults(graph, keep_defaults)
         if not has_experimental(graph):
             _check(graph)
@@ -90,14 +90,17 @@ def _settle_types(graph: Graph) -> None:
         graph.facts.notes.append(f"{stale} stated shapes contradict the operators and were inferred anew")
 
 
-def _check_external_data(graph: Graph, source: Source) -> None:
-    """Every external tensor can be read; note which files they are in."""
+def _check_values(graph: Graph, source: Source) -> None:
+    """Every constant can be read; note which files external ones are in."""
     files: dict[Path, None] = {} if source.path is None else {source.path: None}
     for scope in graph.walk():
         attributes = [v for n in scope.nodes for v in n.attrs.values() if isinstance(v, Constant)]
         for constant in (*scope.constants, *attributes):
             lazy = constant.lazy
-            if lazy is not None and lazy.is_external:
+            if lazy is None:
+                continue
+            lazy.check()
+            if lazy.is_external:
                 files[external.locate(lazy.tensor, lazy.base_dir).path] = None
                 graph.facts.has_external_data = True
     graph.facts.source_files = tuple(files)

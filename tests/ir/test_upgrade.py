@@ -55,14 +55,18 @@ MODELS: list[tuple[int, str]] = [
     (7, "(float[1,1,4,4] x) => (float[1,1,2,2] y) { y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(x) }"),
     (
         7,
-        "(float[1,1,5,5] x) => (float[1,1,3,3] y)"
-        ' { y = MaxPool<kernel_shape=[2,2], strides=[2,2], auto_pad="SAME_UPPER">(x) }',
+        (
+            "(float[1,1,5,5] x) => (float[1,1,3,3] y)"
+            ' { y = MaxPool<kernel_shape=[2,2], strides=[2,2], auto_pad="SAME_UPPER">(x) }'
+        ),
     ),
     (7, "(float[4] x) => (float[4] y) { y = Sum(x, x, x) }"),
     (
         7,
-        "(float[2,4] x) => (float[2,2] y) <float[4,2] w={1,2,3,4,5,6,7,8}, float[2] b={1,2}>"
-        " { y = Gemm<alpha=0.5>(x, w, b) }",
+        (
+            "(float[2,4] x) => (float[2,2] y) <float[4,2] w={1,2,3,4,5,6,7,8}, float[2] b={1,2}>"
+            " { y = Gemm<alpha=0.5>(x, w, b) }"
+        ),
     ),
     (7, "(float[2,3,4] x) => (float[2,12] y) { y = Flatten(x) }"),
     (7, "(float[2,3] x) => (int64[2,1] y) { y = ArgMax<axis=1>(x) }"),
@@ -71,8 +75,10 @@ MODELS: list[tuple[int, str]] = [
     (7, "(float[2,1,2] x, float[1,8,2] w, float[1,8,2] r) => (float[2,1,1,2] y) { y = LSTM<hidden_size=2>(x, w, r) }"),
     (
         7,
-        "(float[2,1,2] x, float[1,6,2] w, float[1,6,2] r) => (float[2,1,1,2] y)"
-        " { y = GRU<hidden_size=2, linear_before_reset=1>(x, w, r) }",
+        (
+            "(float[2,1,2] x, float[1,6,2] w, float[1,6,2] r) => (float[2,1,1,2] y)"
+            " { y = GRU<hidden_size=2, linear_before_reset=1>(x, w, r) }"
+        ),
     ),
     (9, "(float[3,3] x) => (float[3,3] y) <int64[1,2] i={0,2}, float[1,2] u={5,6}> { y = Scatter(x, i, u) }"),
     (7, "(float[1,2,3,3] x, float[2,2,2,2] w) => (float[1,2,6,6] y) { y = ConvTranspose<strides=[2,2]>(x, w) }"),
@@ -83,13 +89,17 @@ MODELS: list[tuple[int, str]] = [
     ),
     (
         7,
-        "(float[2,3,2,2] x) => (float[2,3,2,2] y)"
-        " { y = MeanVarianceNormalization<across_channels=1, normalize_variance=1>(x) }",
+        (
+            "(float[2,3,2,2] x) => (float[2,3,2,2] y)"
+            " { y = MeanVarianceNormalization<across_channels=1, normalize_variance=1>(x) }"
+        ),
     ),
     (
         10,
-        "(float[3,3] x) => (float[3,3] y) <float s={0.1}, uint8 z={128}>"
-        " { q = QuantizeLinear(x, s, z)  y = DequantizeLinear(q, s, z) }",
+        (
+            "(float[3,3] x) => (float[3,3] y) <float s={0.1}, uint8 z={128}>"
+            " { q = QuantizeLinear(x, s, z)  y = DequantizeLinear(q, s, z) }"
+        ),
     ),
     (7, "(float[1] x) => (float[1] y) { c = Constant<value=float[1]{3.0}>()  y = Add(x, c) }"),
     (7, "(float[1,3,8,8] x) => (float[1,3,8,8] y) { y = ImageScaler<scale=2.0, bias=[1.0,2.0,3.0]>(x) }"),
@@ -194,8 +204,10 @@ def test_what_did_not_change_is_not_touched() -> None:
     [
         (
             7,
-            "(float[2,3] x) => (float[2,3] y) <float[3] a={1,2,3}>"
-            " { [bn] y = BatchNormalization<spatial=0>(x,a,a,a,a) }",
+            (
+                "(float[2,3] x) => (float[2,3] y) <float[3] a={1,2,3}>"
+                " { [bn] y = BatchNormalization<spatial=0>(x,a,a,a,a) }"
+            ),
             "BatchNormalization 'bn' can't be brought from opset 7 to 13: Attribute spatial",
         ),
         (10, "(float[2] x) => (float[2] y, bool[2] m) { [drop] y, m = Dropout(x) }", "Dropout 'drop': its mask"),
