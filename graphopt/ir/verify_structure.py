@@ -57,7 +57,7 @@ class _Structure:
                 continue
             self.uses.setdefault(id(tensor), (tensor, []))[1].append(node)
             if id(tensor) not in self.defined or id(tensor.scope) not in around:
-                self.undefined(node, tensor, graph)
+                self.undefined(node, tensor, around)
         for _, body in node.bodies():
             if body.parent is not graph:
                 self.report("links", node.name, f"a body of {node} belongs to another graph")
@@ -80,11 +80,11 @@ class _Structure:
             self.report("links", tensor.name, f"tensor '{tensor.name}' is in graph '{graph.name}' but thinks it isn't")
         self.defined.add(id(tensor))
 
-    def undefined(self, node: Node, tensor: Tensor, graph: Graph) -> None:
+    def undefined(self, node: Node, tensor: Tensor, around: frozenset[int]) -> None:
         producer = tensor.inputs[0] if tensor.inputs else None
         if producer is not None and producer.scope is None:
             self.report("defined", node.name, f"{node} reads '{tensor.name}', whose producer {producer} was removed")
-        elif producer is not None and producer.scope is graph and id(tensor) not in self.defined:
+        elif producer is not None and id(producer.scope) in around and id(tensor) not in self.defined:
             kind = "on a cycle with" if _reaches(node, producer) else "placed before"
             self.report("order", node.name, f"{node} reads '{tensor.name}' but is {kind} its producer {producer}")
         else:
