@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from graphopt.ir.io import load
 from graphopt.passes import find_pass
 from graphopt.passes.presets import FLOAT
-from graphopt.pipeline import Context, PassManager, Verify
+from graphopt.pipeline import Context, PassManager
+from graphopt.pipeline.instruments import Verify
 
 CHANNELS = 4
 NODES_PER_BLOCK = 10
@@ -43,11 +44,11 @@ def synthetic(nodes: int) -> onnx.ModelProto:
             helper.make_node("BatchNormalization", [f"c{k}", *norm], [f"n{k}"], name=f"bn{k}"),
             helper.make_node("Mul", [f"n{k}", scale], [f"u{k}"], name=f"mul{k}"),
             helper.make_node("Relu", [f"u{k}"], [f"r{k}"], name=f"relu{k}"),
-            helper.make_node("Relu", [f"u{k}"], [f"r2{k}"], name=f"relu_again{k}"),
+            helper.make_node("Relu", [f"u{k}"], [f"again{k}"], name=f"relu_again{k}"),
             helper.make_node("Identity", [f"r{k}"], [f"i{k}"], name=f"identity{k}"),
             helper.make_node("Shape", [x], [f"h{k}"], name=f"shape{k}"),
             helper.make_node("Reshape", [f"i{k}", f"h{k}"], [f"p{k}"], name=f"reshape{k}"),
-            helper.make_node("Max", [f"p{k}", f"r2{k}"], [f"q{k}"], name=f"max{k}"),
+            helper.make_node("Max", [f"p{k}", f"again{k}"], [f"q{k}"], name=f"max{k}"),
             helper.make_node("Add", [f"q{k}", x], [f"y{k}"], name=f"add{k}"),
         ]
         x = f"y{k}"

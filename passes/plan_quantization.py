@@ -80,19 +80,22 @@ def _fill(graph: Graph, target: Target, placement: Placement) -> None:
     plan.target = target.name
     plan.quantized_nodes.update((n.name, placement.quantized[n]) for n in graph.nodes if n in placement.quantized)
     groups = _group_names(graph, placement)
+    # One member with a scheme of its own decides for the group: they share scale and zero point.
+    schemes = {groups.get(t, t.name): scheme for t, scheme in placement.schemes.items()}
     for tensor in _in_graph_order(graph, placement):
         uses = placement.uses.get(tensor, {})
         whole = tensor in placement.whole
         read = [(n, i) for n, i in graph.uses(tensor) if whole or (n, i) in uses]
         fixed = placement.fixed.get(tensor)
+        scheme = schemes.get(groups.get(tensor, tensor.name), target.activation)
         plan.add(
             TensorPlan(
                 tensor=tensor.name,
-                scheme=target.activation,
+                scheme=scheme,
                 edges=tuple(Edge(n.name, i) for n, i in read),
                 is_output=whole and any(t is tensor for t in graph.outputs),
                 group=groups.get(tensor),
-                range=_prescribed(target.activation, *fixed) if fixed else _constant_range(tensor, None),
+                range=_prescribed(scheme, *fixed) if fixed else _constant_range(tensor, None),
                 fixed=fixed is not None,
                 reason=placement.whole.get(tensor, "an integer kernel reads it"),
             )

@@ -18,6 +18,8 @@ from networkx.utils import UnionFind
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable
 from graphopt.ir.conditions import unmet
 from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view
+from graphopt.ir.ops import is_never_negative
+from graphopt.quant import Scheme
 from graphopt.targets import OpRule, Role, Target
 
 FLOAT32 = np.dtype(np.float32)
@@ -32,6 +34,8 @@ class Placement:
     # Tensors whose producer only has an integer kernel when they are quantized: every reader gets the integers.
     whole: dict[Tensor, str] = field(default_factory=dict[Tensor, str])
     fixed: dict[Tensor, tuple[float, int]] = field(default_factory=dict[Tensor, tuple[float, int]])
+    # Activations that can't have the target's own scheme.
+    schemes: dict[Tensor, Scheme] = field(default_factory=dict[Tensor, Scheme])
     linears: list[Linear] = field(default_factory=list[Linear])
     quantized: dict[Node, str] = field(default_factory=dict[Node, str])
     declined: dict[Node, str] = field(default_factory=dict[Node, str])
@@ -108,6 +112,8 @@ class _Walk:
             self.decline(node, reason)
             return
         self.placement.want(node, linear.data_index)
+        if rule.signed_input is not None and not is_never_negative(linear.data):
+            self.placement.schemes[linear.data] = rule.signed_input
         self.placement.linears.append(linear)
         self.placement.quantized[node] = str(rule.role)
         if rule.output_quantized:

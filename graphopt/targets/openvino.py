@@ -3,7 +3,8 @@
 Integer convolutions and matrix products write float or integers alike, and fuse any chain of elementwise operators
 behind them, so Q/DQ stands only before what computes in integers. A residual Add fuses into the convolution when
 both its inputs are quantized. Operators that move values carry the scale through by themselves: with a second Q/DQ
-behind a Transpose of the graph input, the first convolution ran in f32. Measured with OpenVINO 2026.4.1 (`runtimePrecision` of the compiled model).
+behind a Transpose of the graph input, the first convolution ran in f32. Measured with OpenVINO 2026.4.1
+(`runtimePrecision` of the compiled model).
 """
 
 from graphopt.quant import Scheme
@@ -24,7 +25,8 @@ OPENVINO = Target(
     ),
     rules={
         "Conv": OpRule(Role.LINEAR),
-        "ConvTranspose": OpRule(Role.LINEAR),
+        # With a zero point other than 0 the Deconvolution layer runs in f32 (a Convolution doesn't mind).
+        "ConvTranspose": OpRule(Role.LINEAR, signed_input=Scheme("int8", symmetric=True)),
         "Gemm": OpRule(Role.LINEAR),
         "MatMul": OpRule(Role.LINEAR),
         "Add": OpRule(Role.COMPUTE, source="Add + Relu fuse into the convolution only with Q/DQ on both inputs"),

@@ -37,6 +37,7 @@ class OpRule:
         output_quantized: the integer kernel exists only with a Q on the output (after fused activations). Without
             it, an operator of `Role.SAME_SCALE` has Q/DQ before it alone: the engine carries the scale through.
         operands: which inputs get Q/DQ, for elementwise operators.
+        signed_input: scheme of an activation that can be negative, where the kernel can't take the target's own.
         fixed_output: (scale, zero point) of the output, for `Role.FIXED_OUTPUT`.
         conditions: names of facts about the node, in `ir.conditions`, that must all hold.
         source: where the rule comes from: a backend document, or what was measured.
@@ -45,6 +46,7 @@ class OpRule:
     role: Role
     output_quantized: bool = False
     operands: Operands = "all"
+    signed_input: Scheme | None = None
     fixed_output: tuple[float, int] | None = None
     conditions: tuple[str, ...] = ()
     source: str = ""

@@ -150,6 +150,12 @@ def test_a_weight_used_along_two_axes_is_planned_twice() -> None:
     assert sorted(e.scheme.channel_axis for e in graph.plan if e.reason == "weight") == [0, 1]
 
 
+@pytest.mark.parametrize(("before", "scheme"), [("r = Relu(x)", "uint8 asym"), ("r = Tanh(x)", "int8 sym")])
+def test_openvino_transposed_convolution_reads_zero_point_0(before: str, scheme: str) -> None:
+    source = model(f"{before}\n y = ConvTranspose(r, w)", "float[1,4,8,8] x", "float[1,4,10,10] y", w=(4, 4, 3, 3))
+    assert str(plan_of(source, "openvino")[0].plan.tensors["r"].scheme) == scheme
+
+
 def test_declines_say_why() -> None:
     body = "y = ConvTranspose(x, w)\n z = Conv(x, k)\n q = MatMul(x, x)"
     source = model(
