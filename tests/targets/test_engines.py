@@ -1,0 +1,116 @@
+"""The tables against the engines: small networks of each shape that matters, every linear layer in 8 bits."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from graphopt.backends.onnxruntime import kernel_precision
+from graphopt.backends.openvino import runtime_precision
+from graphopt.passes.fuse_matmul_add import FuseMatMulAdd
+from graphopt.targets import TARGETS
+from graphopt.targets.table import support_table
+from tests.support.quantization import model, quantize_model
+from tests.support.rewrite import rewrite
+
+W = {"w": (8, 8, 3, 3), "b": (8,), "v": (8, 8, 3, 3), "c": (8,)}
+X = "float[N,8,12,12] x"
+PAD = "pads=[1,1,1,1]"
+
+
+def conv(x: str, y: str, w: str = "w", b: str = "b") -> str:
+    return f"{y} = Conv<{PAD}>({x}, {w}, {b})\n"
+
+
+def ends_in_conv(body: str, **more: tuple[int, ...]) -> onnx.ModelProto:
+    return model(body + "y = Conv(end, k)\n", X, "float[A,B,C,D] y", **W, **{"k": (4, 8, 1, 1), **more})
+
+
+NETWORKS: dict[str, onnx.ModelProto] = {
+    "relu": ends_in_conv(conv("x", "a") + "end = Relu(a)\n"),
+    "leaky relu": ends_in_conv(conv("x", "a") + "end = LeakyRelu<alpha=0.1>(a)\n"),
+    "clip": ends_in_conv(
+        conv("x", "a") + "lo = Constant<value_float=0.0>()\n hi = Constant<value_float=6.0>()\n end = Clip(a, lo, hi)\n"
+    ),
+    "silu": ends_in_conv(conv("x", "a") + "s = Sigmoid(a)\n end = Mul(a, s)\n"),
+    "depthwise": ends_in_conv(f"a = Conv<group=8, {PAD}>(x, d)\n end = Relu(a)\n", d=(8, 1, 3, 3)),
+    "residual": ends_in_conv(
+        conv("x", "p") + "s = Relu(p)\n" + conv("s", "q", "v", "c") + "r = Relu(q)\n" + conv("r", "a", "m", "n")
+        + "t = Add(a, s)\n end = Relu(t)\n", m=(8, 8, 3, 3), n=(8,)
+    ),
+    "downsampling residual": ends_in_conv(
+        conv("x", "a") + conv("x", "e", "v", "c") + "t = Add(a, e)\n end = Relu(t)\n"
+    ),
+    "max pool": ends_in_conv(conv("x", "a") + "r = Relu(a)\n end = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)\n"),
+    "average pool": ends_in_conv(conv("x", "a") + "end = AveragePool<kernel_shape=[2,2]>(a)\n"),
+    "concat": ends_in_conv(
+        conv("x", "a") + conv("x", "e", "v", "c") + "j = Concat<axis=1>(a, e)\n end = Conv(j, m)\n", m=(8, 16, 1, 1)
+    ),
+    "channels last": model(
+        "t = Transpose<perm=[0,3,1,2]>(x)\n a = Conv(t, w)\n y = Transpose<perm=[0,2,3,1]>(a)",
+        "float[N,9,9,8] x", "float[A,B,C,D] y", w=(8, 8, 3, 3),
+    ),
+    "global pool and gemm": model(
+        "a = Conv(x, w)\n r = Relu(a)\n p = GlobalAveragePool(r)\n f = Flatten(p)\n y = Gemm(f, g, h)",
+        X, "float[N,5] y", w=(8, 8, 3, 3), g=(8, 5), h=(5,),
+    ),
+    "two gemms": model(
+        "a = Gemm<transB=1>(x, g, h)\n r = Relu(a)\n y = Gemm(r, i)",
+        "float[N,8] x", "float[N,3] y", g=(16, 8), h=(16,), i=(16, 3),
+    ),
+    "matmul and bias": model("a = MatMul(x, g)\n y = Add(a, h)", "float[N,8] x", "float[N,5] y", g=(8, 5), h=(5,)),
+    "tokens": model(
+        "a = MatMul(x, g)\n e = Add(a, h)\n r = Relu(e)\n y = MatMul(r, i)",
+        "float[N,7,8] x", "float[N,7,3] y", g=(8, 16), h=(16,), i=(16, 3),
+    ),
+    "one axis": model(
+        "a = Conv(x, w)\n r = Relu(a)\n y = Conv(r, w)", "float[N,8,20] x", "float[N,8,16] y", w=(8, 8, 3)
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> onnx.ModelProto:
+    # The presets fuse MatMul + Add before planning; Gemm is what the engines' kernels are made for.
+    return rewrite(FuseMatMulAdd(), NETWORKS[request.param]).model
+
+
+def test_onnxruntime_runs_every_linear_layer_in_integers(network: onnx.ModelProto) -> None:
+    kernels = kernel_precision(quantize_model(network, "onnxruntime").after)
+    assert kernels
+    assert [k for k in kernels if not k.integer] == []
+
+
+LINEAR_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+def openvino_floats(network: onnx.ModelProto) -> list[str]:
+    layers = [x for x in runtime_precision(quantize_model(network, "openvino").after) if x.layer_type in LINEAR_LAYERS]
+    assert layers
+    return [f"{x.name}: {x.precision}" for x in layers if not x.integer]
+
+
+def test_openvino_runs_every_linear_layer_in_integers(network: onnx.ModelProto) -> None:
+    assert openvino_floats(network) == []
+
+
+@pytest.mark.parametrize("before", ["r = Relu(x)", "r = Tanh(x)"])
+def test_openvino_runs_transposed_convolutions_in_integers(before: str) -> None:
+    body = f"{before}\n y = ConvTranspose<strides=[2,2]>(r, w)"
+    assert openvino_floats(model(body, X, "float[A,B,C,D] y", w=(8, 8, 3, 3))) == []
+
+
+def test_openvino_fuses_the_residual_add() -> None:
+    layers = runtime_precision(quantize_model(NETWORKS["residual"], "openvino").after)
+    assert not [x for x in layers if x.layer_type == "Eltwise"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_operator_of_a_table_is_a_real_one(target: str) -> None:
+    for op in TARGETS[target].rules:
+        assert onnx.defs.has(op), op
+
+
+def test_the_support_table_has_a_row_for_every_rule() -> None:
+    rows = [line.split("|")[1].strip() for line in support_table().splitlines()]
+    assert {op for t in TARGETS.values() for op in t.rules} <= set(rows)
