@@ -219,6 +219,7 @@ class Node(gs.Node):
         inputs, outputs: tensors by position; an omitted optional one is an empty Variable (name "").
         overload: IR 10 function overload, usually "".
         scope: the graph that holds it; None once it was removed.
+        device_configurations: how a file of IR 11 and newer spreads it over devices; carried through.
     """
 
     inputs: list[Tensor]
@@ -227,6 +228,7 @@ class Node(gs.Node):
     overload: str
     scope: Graph | None
     extras: Extras
+    device_configurations: list[onnx.NodeDeviceConfigurationProto]
 
     def __init__(
         self,
@@ -242,6 +244,7 @@ class Node(gs.Node):
         self.overload = overload
         self.scope = None
         self.extras = Extras()
+        self.device_configurations = []
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

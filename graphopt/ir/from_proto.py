@@ -53,6 +53,7 @@ def from_proto(model: onnx.ModelProto, base_dir: str = "") -> Graph:
     facts.metadata = _metadata(model)
     facts.functions = list(model.functions)
     facts.training_info = list(model.training_info)
+    facts.device_configurations = list(model.configuration)
     _Importer(base_dir, defaults=model.ir_version >= 4).fill(graph, model.graph, {})
     facts.revision = 0
     return graph
@@ -147,6 +148,7 @@ class _Importer:
             proto.overload,
         )
         node.extras = Extras(proto.doc_string, _metadata(proto))
+        node.device_configurations = list(proto.device_configurations)
         graph.adopt_node(node)
 
     def _attribute(self, graph: Graph, attr: onnx.AttributeProto, scope: dict[str, Tensor]) -> Any:
@@ -168,12 +170,14 @@ def attribute_value(attr: onnx.AttributeProto, base_dir: str = "") -> Any:
             return helper.get_attribute_value(attr)
         case AttributeProto.STRING:
             return _text(attr.s)
-        case AttributeProto.FLOATS | AttributeProto.INTS:
-            return list(helper.get_attribute_value(attr))
-        case AttributeProto.STRINGS:
+        case AttributeProto.INTS:
+            return list(attr.ints)
+        case AttributeProto.FLOATS if attr.floats:
+            return list(attr.floats)
+        case AttributeProto.STRINGS if attr.strings:
             texts = [_text(s) for s in attr.strings]
-            return texts if texts and all(isinstance(t, str) for t in texts) else attr
-        case _:  # TYPE_PROTO, SPARSE_TENSOR, GRAPHS, … are carried through as they are
+            return texts if all(isinstance(t, str) for t in texts) else attr
+        case _:  # TYPE_PROTO, SPARSE_TENSOR, GRAPHS, …, and empty lists (a plain [] is one of integers)
             return attr
 
 

@@ -36,6 +36,9 @@ class ModelFacts:
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     functions: list[onnx.FunctionProto] = field(default_factory=list[onnx.FunctionProto])
     training_info: list[onnx.TrainingInfoProto] = field(default_factory=list[onnx.TrainingInfoProto])
+    device_configurations: list[onnx.DeviceConfigurationProto] = field(
+        default_factory=list[onnx.DeviceConfigurationProto]
+    )
     # What loading changed, dropped or assumed, for the user to read.
     notes: list[str] = field(default_factory=list[str])
     # Files that the model came from, external data included; none of them may be written to.

@@ -74,6 +74,7 @@ def to_proto(
     _set_metadata(model, facts.metadata)
     model.functions.extend(facts.functions)
     model.training_info.extend(facts.training_info)
+    model.configuration.extend(facts.device_configurations)
     exporter = _Exporter(keep_value, keep_type, store or tensor_proto)
     exporter.fill(model.graph, graph)
     model.graph.input.extend(exporter.hoisted)
@@ -164,6 +165,7 @@ class _Exporter:
         if node.extras.doc_string:
             proto.doc_string = node.extras.doc_string
         _set_metadata(proto, node.extras.metadata)
+        proto.device_configurations.extend(node.device_configurations)
         self.attributes(proto, node)
 
     def attributes(self, proto: onnx.NodeProto, node: Node) -> None:
@@ -199,7 +201,7 @@ def _simple_attribute(proto: onnx.AttributeProto, name: str, value: Any) -> None
         proto.name, proto.type, proto.i = name, onnx.AttributeProto.INT, value
     elif isinstance(value, float):
         proto.name, proto.type, proto.f = name, onnx.AttributeProto.FLOAT, value
-    elif isinstance(value, list) and value and all(type(item) is int for item in cast("list[Any]", value)):
+    elif isinstance(value, list) and all(type(item) is int for item in cast("list[Any]", value)):
         proto.name, proto.type = name, onnx.AttributeProto.INTS
         proto.ints.extend(cast("list[int]", value))
     else:
