@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from graphopt.backends.agreement import Agreement, compare_models
 from graphopt.calibration import Dataset, Source, data_hash, load_ranges, model_hash, save_ranges
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, EmitError
 from graphopt.ir import Constant, Graph, check_output_path, load, save, to_proto
 from graphopt.ir.read import read_source
 from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, value_bytes
@@ -36,7 +36,7 @@ from graphopt.quant import Range
 from graphopt.report.exposure import expose_shared
 from graphopt.report.measure import measure, runnable
 from graphopt.report.samples import open_samples, reported, with_labels
-from graphopt.report.summary import Report, Size, layers_of
+from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
 
 
@@ -137,10 +137,10 @@ def optimize(
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
         raise ConfigError("labels are given without validation data: they are the classes of its samples")
-    _check_output(output, (model, config, calibration_data, validation_data, ranges))
+    check_output(output, (model, config, calibration_data, validation_data, ranges))
     graph = load(model, base_dir=base_dir)
-    _check_output(output, graph.facts.source_files)
-    before = Size.of(graph, graph.facts.source_files)
+    check_output(output, graph.facts.source_files)
+    before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
     calibration = None if calibration_data is None else open_samples(calibration_data, graph)
     validation = None if validation_data is None else with_labels(open_samples(validation_data, graph), labels)
     ctx = _context(choice, calibration, threads, progress)
@@ -164,7 +164,7 @@ def optimize(
         after=Size.of(graph, () if output is None else _written(graph, Path(output))),
         passes=tuple(records),
         remarks=tuple(ctx.remarks.items),
-        notes=tuple(graph.facts.notes),
+        notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph))),
         layers=layers_of(graph),
         measurement=measurement,
         unmeasured=unmeasured,
@@ -255,10 +255,18 @@ def compare(
     return compare_models(first, second, samples, threads=threads)
 
 
-def _check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
-    """Refuse an output that can't be written, or would overwrite one of the `inputs` that is a file."""
-    if output is not None:
-        check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
+def check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
+    """Refuse an output that can't be written, or that would overwrite one of the `inputs` that is a file.
+
+    Raises:
+        ConfigError: it is one of the inputs.
+        EmitError: it can't be written.
+    """
+    if output is None:
+        return
+    if Path(output).is_dir():
+        raise EmitError(f"{output}: is a directory; name a file in it")
+    check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
 
 
 def _context(choice: Choice, calibration: Dataset | None, threads: int | None, progress: Progress | None) -> Context:

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Typer's usage errors share a base class that is private to its version; this is what it is known by.
         usage_message = getattr(error, "format_message", None)
         if callable(usage_message):
-            return _say(usage_message(), EXIT_USAGE) if str(usage_message()) else EXIT_USAGE
+            return _say(str(usage_message()).rstrip("."), EXIT_USAGE) if str(usage_message()) else EXIT_USAGE
         return _report_bug(error)
     return code if isinstance(code, int) else 0
 

@@ -10,7 +10,6 @@ import typer
 from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
-from graphopt.ir import check_output_path
 from graphopt.report import Line
 from graphopt.report.units import counted
 
@@ -33,7 +32,7 @@ def calibrate(
     quiet: options.Quiet = False,
 ) -> None:
     """Observe a model's activations on samples; `optimize --ranges` takes the file instead of the samples."""
-    check_output_path(output, (model, Path(calibration_data), *(() if config is None else (config,))))
+    api.check_output(output, (model, calibration_data, config))
     screen = Screen(as_json, quiet)
     with screen.working() as progress:
         found = api.calibrate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
+from graphopt.report import Line
 from graphopt.report.pages import agreement_page
 from graphopt.report.summary import plain
 from graphopt.report.units import counted
@@ -41,4 +41,9 @@ def compare(
             progress=progress,
         )
     title = f"{other} against {reference}, {counted(agreement.samples, 'sample')} of {data}, in onnxruntime"
-    screen.show(agreement_page(agreement, str(reference), str(other), title), plain(asdict(agreement)))
+    page = [*agreement_page(agreement, str(reference), str(other), title)]
+    if tensors:
+        page.append(
+            Line("  a tensor inside holds other values where a rewrite folded the next operator into its layer")
+        )
+    screen.show(page, plain(agreement))

@@ -7,6 +7,7 @@ from graphopt.cli.screen import Screen
 from graphopt.ir import load
 from graphopt.report import inspect_model
 from graphopt.report.pages import inspection_page
+from graphopt.report.summary import plain
 
 
 def inspect(model: options.Model, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
@@ -15,4 +16,4 @@ def inspect(model: options.Model, as_json: options.Json = False, quiet: options.
     with screen.working():
         # As it is: an old model is not brought up to a newer opset first.
         found = inspect_model(load(model, min_opset=1), str(model))
-    screen.show(inspection_page(found), found.to_dict())
+    screen.show(inspection_page(found), plain(found))

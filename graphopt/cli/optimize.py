@@ -10,10 +10,9 @@ import typer
 from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.print_ir import PrintIr
-from graphopt.cli.screen import Screen
+from graphopt.cli.screen import PassProgress, Screen
 from graphopt.pipeline import Instrument
 from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Timing, Verify
-from graphopt.report import Line
 from graphopt.report.pages import summary_page
 
 _DEBUG = "Looking inside"
@@ -81,6 +80,8 @@ def optimize(
     if print_ir_after or print_ir_after_all:
         watching.append(PrintIr(() if print_ir_after_all else options.split(print_ir_after)))
     with screen.working() as progress:
+        if progress is not None:
+            watching.insert(0, PassProgress(progress))
         result = api.optimize(
             model,
             target=target,
@@ -99,7 +100,5 @@ def optimize(
             instruments=watching,
             progress=progress,
         )
-    page = [*summary_page(result.report, all_passes=time_passes, remarks=remarks)]
-    if time_passes:
-        page += [Line(), *(Line(f"  {line}") for line in str(timing).splitlines())]
+    page = summary_page(result.report, timing=str(timing) if time_passes else "", remarks=remarks)
     screen.show(page, result.report.to_dict())

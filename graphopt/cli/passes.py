@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
 from graphopt.passes import all_passes
@@ -15,5 +13,5 @@ from graphopt.report.summary import plain
 def passes(as_json: options.Json = False) -> None:
     """List the passes with their options, and the presets."""
     infos = all_passes()
-    content = {"passes": [asdict(info) for info in infos], "presets": PRESETS}
+    content = {"passes": infos, "presets": PRESETS}
     Screen(as_json).show(passes_page(infos, PRESETS), plain(content))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
 from graphopt.ir.to_proto import value_bytes
@@ -58,14 +57,6 @@ class Inspection:
     external_data: bool
     files: tuple[str, ...]
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **asdict(self),
-            "inputs": [asdict(p) for p in self.inputs],
-            "outputs": [asdict(p) for p in self.outputs],
-        }
 
 
 def inspect_model(graph: Graph, source: str) -> Inspection:

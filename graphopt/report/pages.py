@@ -25,11 +25,13 @@ if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
 
 
-def summary_page(report: Report, *, all_passes: bool = False, remarks: bool = False) -> Document:
-    """What a run of `optimize` did. `all_passes` lists those too that found nothing to do; `remarks` every remark."""
+def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> Document:
+    """What a run of `optimize` did. `timing` is a table to show, then every pass is listed; `remarks`: every remark."""
     page: list[Line | Table] = [Line(_headline(report), "title"), _sizes(report.before, report.after)]
     page += [Line(f"note: {note}") for note in report.notes]
-    page += [Line(), *_passes(report.passes, all_passes)]
+    page += [Line(), *_passes(report.passes, all_passes=bool(timing))]
+    if timing:
+        page += [Line(), *(Line(f"  {line}") for line in timing.splitlines())]
     if remarks:
         page += [Line(), Line("Remarks", "title"), *(Line(f"  {remark}") for remark in report.remarks)]
     elif declined := report.declined:
@@ -44,8 +46,8 @@ def summary_page(report: Report, *, all_passes: bool = False, remarks: bool = Fa
     return page
 
 
-def agreement_page(agreement: Agreement, first: str, second: str, title: str) -> Document:
-    """Agreement of two models, called `first` and `second`."""
+def agreement_page(agreement: Agreement, first: str, second: str, title: str, *, top1: bool = True) -> Document:
+    """Agreement of two models, called `first` and `second`; `top1`: outputs are class scores, or may be."""
     page: list[Line | Table] = [Line(title, "title")]
     right = (agreement.reference_accuracy, agreement.other_accuracy)
     if right[0] is not None and right[1] is not None:
@@ -59,11 +61,11 @@ def agreement_page(agreement: Agreement, first: str, second: str, title: str) ->
             decibel_text(o.sqnr_db),
             f"{o.cosine:.6f}",
             f"{o.max_error:.3g} ({percent_text(o.relative_error)} of the largest value)",
-            "" if o.top1_agreement is None else percent_text(o.top1_agreement),
+            percent_text(o.top1_agreement) if top1 and o.top1_agreement is not None else "",
         )
         for o in agreement.outputs
     )
-    page.append(Table(("output", ">SQNR", ">cosine", "largest error", ">same top-1"), rows))
+    page.append(Table(("output", ">SQNR", ">cosine", "largest error", ">same top-1" if top1 else ""), rows))
     return page
 
 
@@ -129,8 +131,9 @@ def _ratio(before: int, after: int) -> str:
     return f"{before / after:.1f} times smaller" if after and before >= 1.05 * after else ""
 
 
-def _passes(records: Sequence[PassRecord], all_passes: bool) -> list[Line | Table]:
+def _passes(records: Sequence[PassRecord], *, all_passes: bool) -> list[Line | Table]:
     shown = [r for r in records if all_passes or r.changed or r.remarks]
+    names = dict.fromkeys(r.name for r in shown)
     idle = [r for r in records if r not in shown]
     rows = tuple(
         (
@@ -144,8 +147,8 @@ def _passes(records: Sequence[PassRecord], all_passes: bool) -> list[Line | Tabl
     )
     parts: list[Line | Table] = [Table(("pass", ">nodes", ">weights", "rewrites", ">time"), rows)] if rows else []
     if idle:
-        names = ", ".join(dict.fromkeys(r.name for r in idle))
-        parts.append(Line(f"  nothing to do for {names} ({seconds_text(sum(r.seconds for r in idle))})"))
+        others = ", ".join(dict.fromkeys(r.name for r in idle if r.name not in names)) or "the repeated ones"
+        parts.append(Line(f"  nothing to do for {others} ({seconds_text(sum(r.seconds for r in idle))})"))
     return parts
 
 
@@ -165,14 +168,15 @@ def _accuracy(report: Report) -> list[Line | Table]:
     found = report.measurement
     if found is None:
         return [Line(f"accuracy not measured: {report.unmeasured}; --validation-data measures it", "warning")]
-    kind = (
-        "calibration data (which flatters; --validation-data is better)"
-        if found.on_calibration_data
-        else "validation data"
-    )
+    kind = "calibration" if found.on_calibration_data else "validation"
+    title = f"Accuracy on {counted(found.agreement.samples, f'{kind} sample')} of {found.data}, run in onnxruntime"
     result = "int8" if any(layer.integer for layer in report.layers) else "optimized"
-    title = f"Accuracy on {kind} {found.data}, {counted(found.agreement.samples, 'sample')}, in onnxruntime"
-    return list(agreement_page(found.agreement, "fp32", result, title))
+    # Without labels nothing says that the outputs are class scores.
+    labelled = found.agreement.reference_accuracy is not None
+    page = list(agreement_page(found.agreement, "fp32", result, title, top1=labelled))
+    if found.on_calibration_data and report.layers:
+        page.append(Line("  the ranges come from these very samples: --validation-data measures on others"))
+    return page
 
 
 def _ports(kind: str, ports: Sequence[Port]) -> list[tuple[str, str, str, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
 
 LOW_SQNR_DB = 10.0
-"""Below this the error carries a tenth of the signal's power; results are rarely usable."""
+"""Below this the error has more than a tenth of the signal's power; results are rarely usable."""
+
+LOST_ACCURACY = 0.01
+"""A loss of top-1 that is worth a warning: more than this share of the samples."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,17 @@ class Report:
         if self.layers and not any(layer.integer for layer in self.layers):
             found.append(f"no layer runs in integers on {self.target}: the result is a float model")
         if self.measurement is not None:
-            outputs = self.measurement.agreement.outputs
+            agreement = self.measurement.agreement
+            outputs = agreement.outputs
             found += [
                 f"output '{o.name}' has an SQNR of only {o.sqnr_db:.1f} dB (below {LOW_SQNR_DB:.0f} dB the result "
                 "is rarely usable); keep the layers that cause it in float (keep-float)"
                 for o in outputs
                 if o.sqnr_db < LOW_SQNR_DB
             ]
+            lost = (agreement.reference_accuracy or 0.0) - (agreement.other_accuracy or 0.0)
+            if lost > LOST_ACCURACY:
+                found.append(f"top-1 accuracy fell by {100 * lost:.2f} points")
             found += [
                 f"output '{o.name}' had another shape than the original's on {o.mismatched} samples"
                 for o in outputs
@@ -126,8 +134,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that JSON lacks (the infinite SQNR of equal outputs, NaN) become None."""
-        content = {**asdict(self), "warnings": list(self.warnings), "declined": dict(self.declined)}
-        return cast("dict[str, Any]", plain(content))
+        return {**plain(self), "warnings": list(self.warnings), "declined": dict(self.declined)}
 
 
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
@@ -140,10 +147,26 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
     return tuple(sorted(layers, key=lambda layer: position.get(layer.name, len(position))))
 
 
+def matchable(graph: Graph) -> set[str]:
+    """What patterns of keep-float are matched against: names and operators of nodes."""
+    return {text for scope in graph.walk() for node in scope.nodes for text in (node.name, node.op)}
+
+
+def unmatched_notes(patterns: Sequence[str], names: Set[str]) -> list[str]:
+    """A note for each pattern that none of `names` matches: most likely a slip of the pen."""
+    return [
+        f"keep-float pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-all` shows the names"
+        for pattern in patterns
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+
+
 def plain(value: Any) -> Any:
     """`value` in JSON's types; other objects as their text, non-finite numbers as None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in cast("list[Any]", value)]
     if isinstance(value, float):
