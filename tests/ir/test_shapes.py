@@ -1,0 +1,138 @@
+"""Type and shape inference."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from graphopt.ir import Graph, from_proto, infer, to_proto
+from graphopt.ir.from_proto import attribute_value
+from graphopt.ir.shapes import has_small_value, run_inference
+from graphopt.ir.verifier import check_and_infer, verify
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17, "my.ops" : 1]>'
+
+
+def graph_of(text: str) -> Graph:
+    return from_proto(onnx.parser.parse_model(f"{HEADER} {text}"))
+
+
+def shapes(graph: Graph) -> dict[str, object]:
+    return {t.name: t.shape for scope in graph.walk() for n in scope.nodes for t in n.outputs}
+
+
+def chain(length: int) -> Graph:
+    """x → Neg → Neg → …, without any stated type in between."""
+    graph = Graph()
+    graph.facts.opset_imports[""] = 17
+    x = graph.variable("x", np.dtype(np.float32), ("N", 8))
+    last = x
+    for i in range(length):
+        out = graph.variable(f"t{i}")
+        graph.add_node("Neg", [last], [out])
+        last = out
+    graph.set_interface([x], [last])
+    return graph
+
+
+def test_fills_what_is_unknown() -> None:
+    graph = graph_of("""g (float[N,3,8,8] x) => (y) <int64[2] shape = {0,-1}> {
+      a = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)
+      b = Cast<to=11>(a)
+      y = Reshape(b, shape)
+    }""")
+    infer(graph)
+    assert shapes(graph) == {"a": ("N", 3, 4, 4), "b": ("N", 3, 4, 4), "y": ("N", 48)}
+    assert [n.output().dtype for n in graph.nodes] == [np.float32, np.float64, np.float64]
+
+
+def test_large_weights_become_typed_inputs_of_the_skeleton() -> None:
+    graph = graph_of("g (float[N,64] x) => (y) { y = Neg(x) }")
+    weights = graph.constant(np.zeros((64, 500), np.float32), "w")
+    out = graph.variable("m")
+    graph.add_node("MatMul", [graph.inputs[0], weights], [out])
+    graph.set_interface(graph.inputs, [out])
+    skeleton = to_proto(graph, keep_value=has_small_value)
+    assert [i.name for i in skeleton.graph.input] == ["x", "w"]
+    assert len(skeleton.SerializeToString()) < 1000
+    infer(graph)
+    assert out.shape == ("N", 500)
+
+
+def test_large_constants_of_bodies_and_constant_nodes_are_hoisted() -> None:
+    graph = graph_of("""g (bool c, float[300] x) => (y) {
+      y = If(c) <then_branch = a () => (p) { p = Neg(x) }, else_branch = b () => (q) { q = Abs(x) }>
+    }""")
+    body = next(b for _, b in graph.nodes[0].bodies())
+    values = np.arange(300, dtype=np.float32)
+    sum_ = body.variable("sum")
+    body.add_node("Add", [body.nodes[0].output(), body.constant(values, "inner")], [sum_])
+    body.set_interface([], [sum_])
+    big = graph.variable("big")
+    attr = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(np.zeros((20, 300), np.float32)))
+    graph.add_node("Constant", [], [big], {"value": attribute_value(attr)})
+    total = graph.variable("total")
+    graph.add_node("Add", [big, graph.nodes[0].output()], [total])
+    graph.set_interface(graph.inputs, [total])
+    graph.sort()
+    assert verify(graph) == []
+    infer(graph)
+    assert (sum_.shape, total.shape) == ((300,), (20, 300))
+    assert len(run_inference(graph, stated=False).skeleton.SerializeToString()) < 1500
+
+
+def test_known_sizes_are_never_lost() -> None:
+    graph = graph_of("""g (float[N,4] x, int64[2] shape) => (float[2,3] y) <float[2,"M"] a> {
+      a = Reshape(x, shape)
+      y = Neg(a)
+    }""")
+    graph.set_type(graph.nodes[0].output(), np.dtype(np.float32), (2, "M"))
+    infer(graph)
+    assert graph.nodes[0].output().shape == (2, "M")  # inference only knows the rank
+    assert graph.outputs[0].shape == (2, 3)
+
+
+def test_made_up_symbols_are_not_taken_for_real_ones() -> None:
+    graph = graph_of("g (float[N] x, float[M] z) => (y) { a = NonZero(x)  b = NonZero(z)  y = Concat<axis=1>(a, b) }")
+    infer(graph)
+    assert shapes(graph)["a"] == (1, None)
+    assert shapes(graph)["b"] == (1, None)
+
+
+def test_nested_graphs() -> None:
+    graph = graph_of("""g (bool c, float[2,3] x) => (y) {
+      y = If(c) <then_branch = a () => (p) { t = Transpose(x)  p = Neg(t) },
+                 else_branch = b () => (q) { q = Transpose(x) }>
+    }""")
+    infer(graph)
+    assert shapes(graph) == {"y": (3, 2), "t": (3, 2), "p": (3, 2), "q": (3, 2)}
+
+
+def test_custom_operators_stay_as_stated() -> None:
+    graph = graph_of("g (float[2] x) => (y) { a = my.ops.Magic(x)  b = Neg(x)  y = Concat<axis=0>(a, b) }")
+    infer(graph)
+    assert shapes(graph) == {"a": None, "b": (2,), "y": None}
+    graph.set_type(graph.nodes[0].output(), np.dtype(np.float32), (5,))
+    assert check_and_infer(graph) == []
+    assert shapes(graph) == {"a": (5,), "b": (2,), "y": (7,)}
+
+
+def test_failure_is_tolerated() -> None:
+    graph = graph_of("g (float[2,3] x, float[4,5] z) => (float[7] y) { y = MatMul(x, z) }")
+    infer(graph)
+    assert graph.outputs[0].shape == (7,)
+
+
+@pytest.mark.parametrize("work", [infer, verify])
+def test_time_grows_linearly(work) -> None:  # type: ignore[no-untyped-def]  # one callable of two
+    seconds: list[float] = []
+    for length in (2500, 10_000):
+        graph = chain(length)
+        began = time.process_time()
+        work(graph)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 4 * seconds[0] * 2.5, seconds
