@@ -4,8 +4,11 @@ from graphopt.ir.elements import FLOAT_TYPES, Body, Constant, Dim, Extras, Node,
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph, ModelFacts
 from graphopt.ir.io import check_output_path, load, save
+from graphopt.ir.printer import print_graph
 from graphopt.ir.shapes import infer
 from graphopt.ir.to_proto import to_proto
+from graphopt.ir.upgrade import upgrade_graph
+from graphopt.ir.verifier import Violation, check_and_infer, verify
 
 __all__ = [
     "FLOAT_TYPES",
@@ -19,10 +22,15 @@ __all__ = [
     "Shape",
     "Tensor",
     "Variable",
+    "Violation",
+    "check_and_infer",
     "check_output_path",
     "from_proto",
     "infer",
     "load",
+    "print_graph",
     "save",
     "to_proto",
+    "upgrade_graph",
+    "verify",
 ]

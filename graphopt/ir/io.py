@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 
 from graphopt.errors import LoadError, UnsupportedError
 from graphopt.ir import external
@@ -49,7 +50,7 @@ def load(
     """
     read = read_source(source, base_dir)
     try:
-        graph = from_proto(read.model, read.base_dir)
+        graph = from_proto(_without_old_functions(read.model, min_opset), read.base_dir)
         _check_values(graph, read)
         _settle_defaults(graph, keep_defaults)
         if not has_experimental(graph):
@@ -71,6 +72,14 @@ def _check(graph: Graph) -> None:
     problem = complaint(to_proto(graph, keep_value=has_small_value))
     if problem is not None:
         raise LoadError(f"isn't a valid ONNX model: {problem}; export it again")
+
+
+def _without_old_functions(model: onnx.ModelProto, min_opset: int) -> onnx.ModelProto:
+    """The model with its functions inlined where it has to be upgraded: their nodes must be upgraded with it."""
+    declared = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=min_opset)
+    if not model.functions or declared >= min_opset:
+        return model
+    return onnx.inliner.inline_local_functions(model)
 
 
 def _settle_types(graph: Graph) -> None:

@@ -85,11 +85,13 @@ def _read_file(path: Path) -> onnx.ModelProto:
 
 def _parse_text(content: bytes, path: Path) -> onnx.ModelProto:
     try:
-        return onnx.parser.parse_model(content.decode())
+        model = onnx.parser.parse_model(content.decode())
     except UnicodeDecodeError:
         raise LoadError(f"{path}: isn't ONNX text; binary models end in .onnx") from None
     except onnx.parser.ParseError as error:
-        raise LoadError(f"{path}: isn't ONNX text: {_one_line(error)}") from None
+        raise LoadError(f"{path}: isn't ONNX text: {parse_problem(error)}") from None
+    _check_not_empty(model, str(path))
+    return model
 
 
 def _parse(content: bytes, where: str) -> onnx.ModelProto:
@@ -135,5 +137,7 @@ def _is_text(content: bytes) -> bool:
     return all(c.isprintable() or c.isspace() for c in text)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def parse_problem(error: onnx.parser.ParseError) -> str:
+    """The parser's message in one line; onnx gives it as bytes."""
+    text = error.args[0] if error.args else error
+    return " ".join((text.decode(errors="replace") if isinstance(text, bytes) else str(text)).split())

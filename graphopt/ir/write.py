@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from graphopt.errors import ConfigError, EmitError
 from graphopt.ir.elements import Constant, onnx_dtype
 from graphopt.ir.graph import Graph
-from graphopt.ir.read import TEXT_SUFFIXES
+from graphopt.ir.read import TEXT_SUFFIXES, parse_problem
 from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, describe_tensor, tensor_proto, to_proto, value_bytes
 
 # Smaller tensors stay in the model file (onnx's own default), and shape inference needs the values of small ones.
@@ -138,7 +138,7 @@ def _write_text(graph: Graph, target: Path) -> None:
     try:
         reread = onnx.parser.parse_model(text)
     except onnx.parser.ParseError as error:
-        reread, reason = None, " ".join(str(error).split())
+        reread, reason = None, parse_problem(error)
     else:
         reason = "it reads back differently"
     if reread is None or [n.op_type for n in reread.graph.node] != [n.op_type for n in model.graph.node]:

@@ -257,7 +257,10 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="from int"):
         load(3)
     (tmp_path / "bad.onnxtxt").write_text("<ir_version: 8> oops")
-    with pytest.raises(LoadError, match="isn't ONNX text"):
+    with pytest.raises(LoadError, match=r"isn't ONNX text: \[ParseError at position \(line: 1"):
+        load(tmp_path / "bad.onnxtxt")
+    (tmp_path / "bad.onnxtxt").write_text("<ir_version: 8> g (float[1] x) => (float[1] y) { y = Neg(x) }")
+    with pytest.raises(LoadError, match="has no opset import"):
         load(tmp_path / "bad.onnxtxt")
 
 
@@ -282,6 +285,17 @@ def test_invalid_models_name_the_place() -> None:
     made.graph.value_info.append(onnx.helper.make_tensor_value_info("t", onnx.TensorProto.INT64, ["N", 64]))
     with pytest.raises(LoadError, match="'t' is stated as int64"):
         load(made)
+
+
+def test_loading_leaves_the_given_model_alone() -> None:
+    made = model(opset=9, ir_version=3)
+    made.graph.input.append(onnx.helper.make_tensor_value_info("w", 1, [64, 64]))
+    made.graph.input.append(onnx.helper.make_tensor_value_info("b", 1, [64]))
+    before = made.SerializeToString(deterministic=True)
+    graph = load(made)
+    graph.set_values(constant(graph, "b"), np.zeros(64, np.float32))
+    to_proto(graph)
+    assert made.SerializeToString(deterministic=True) == before
 
 
 # ---- what is repaired on loading ---------------------------------------------------------------------------
@@ -344,6 +358,18 @@ def test_unknown_custom_operators_and_missing_shapes_load() -> None:
     graph = load(made)
     assert [n.op for n in graph.nodes] == ["Magic", "Relu"]
     assert to_proto(graph).graph.node[0].domain == "my.ops"
+
+
+def test_functions_of_an_old_opset_are_inlined_and_upgraded() -> None:
+    made = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 11, "local" : 1]>
+        g (float[2,3] x) => (float[2,1,3] y) { y = local.Insert(x) }
+        <domain: "local", opset_import: ["" : 11]> Insert (a) => (b) { b = Unsqueeze<axes=[1]>(a) }"""
+    )
+    out = to_proto(load(made))
+    onnx.checker.check_model(out, full_check=True)
+    assert len(out.functions) == 0
+    assert_same_outputs(made, out, rtol=0, atol=0)
 
 
 def test_a_model_of_other_domains_only() -> None:
