@@ -141,18 +141,17 @@ def optimize(
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
     before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
-    calibration = None if calibration_data is None else open_samples(calibration_data, graph)
-    validation = None if validation_data is None else with_labels(open_samples(validation_data, graph), labels)
+    calibration = None if calibration_data is None else open_samples(calibration_data, graph, "calibration data")
+    validation = None if validation_data is None else open_samples(validation_data, graph, "validation data")
+    validation = None if validation is None else with_labels(validation, labels)
     ctx = _context(choice, calibration, threads, progress)
     ctx.ranges = _read_ranges(ranges, model, base_dir, choice)
 
     watching = (Reproducer(), Verify()) if instruments is None else instruments
     records = PassManager(choice.passes, watching).run(graph, ctx)
 
-    original = runnable(model, base_dir)
-    measurement, unmeasured = measure(
-        original, graph, validation=validation, calibration=calibration, threads=threads, progress=progress
-    )
+    samples = {"validation": validation, "calibration": calibration}
+    measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
     if output is not None:
         save(graph, output)
     report = Report(
@@ -201,7 +200,7 @@ def calibrate(
     if last is None:
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
     graph = load(model, base_dir=base_dir)
-    samples = open_samples(calibration_data, graph)
+    samples = open_samples(calibration_data, graph, "calibration data")
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(
         graph, _context(choice, samples, threads, progress)
     )
@@ -247,7 +246,7 @@ def compare(
         GraphoptError: a model or the samples can't be read or run, or the models have different outputs.
     """
     graphs = load(reference, base_dir=base_dir), load(other, base_dir=base_dir)
-    samples = reported(with_labels(open_samples(data, graphs[0]), labels), "comparing", progress)
+    samples = reported(with_labels(open_samples(data, graphs[0], "the data"), labels), "comparing", progress)
     if tensors:
         first, second = expose_shared(*graphs)
     else:
@@ -265,7 +264,7 @@ def check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
     if output is None:
         return
     if Path(output).is_dir():
-        raise EmitError(f"{output}: is a directory; name a file in it")
+        raise EmitError(f"{Path(output)}: is a directory; name a file in it")
     check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
 
 

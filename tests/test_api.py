@@ -16,6 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx.reference
 import pytest
 
 import graphopt
@@ -160,6 +162,22 @@ class Break(Pass):
 def test_a_ruined_model_is_warned_of(image) -> None:
     result = graphopt.optimize(MODEL, passes=["fold-constants", Shout()], calibration_data=image)
     assert any("SQNR" in warning for warning in result.report.warnings)
+
+
+def test_a_model_without_anything_to_quantize_says_so() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y) { y = Relu (x) }'
+    samples = np.ones((4, 2, 3), np.float32)
+    report = graphopt.optimize(onnx.parser.parse_model(text), target="openvino", calibration_data=samples).report
+    assert report.warnings == ("nothing in this model runs in 8 bits on openvino: the result is a float model",)
+
+
+def test_a_model_that_onnxruntime_cannot_run_is_not_measured() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "my" : 1]>
+        g (float[2,3] x) => (float[2,3] y) { z = Relu (x) y = my.Own (z) }"""
+    samples = np.ones((4, 2, 3), np.float32)
+    report = graphopt.optimize(onnx.parser.parse_model(text), preset="float", validation_data=samples).report
+    assert report.measurement is None
+    assert "onnxruntime can't load the model" in report.unmeasured
 
 
 def test_a_failing_pass_is_an_internal_error_with_a_reproducer(tmp_path: Path) -> None:

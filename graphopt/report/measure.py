@@ -20,15 +20,16 @@ CALIBRATION_SAMPLES = 100
 
 
 def measure(
-    original: Path | onnx.ModelProto,
+    model: object,
     graph: Graph,
     *,
+    base_dir: str | Path | None,
     validation: Dataset | None,
     calibration: Dataset | None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement | None, str]:
-    """The agreement of `graph` with `original`; or None, and why it can't be measured.
+    """The agreement of `graph` with `model` as it was given; or None, and why it can't be measured.
 
     Measured on validation samples, else on the first calibration samples.
 
@@ -40,9 +41,10 @@ def measure(
     elif calibration is not None:
         samples = calibration.limited(CALIBRATION_SAMPLES)
     else:
-        return None, "no samples were given"
+        return None, "no samples were given; --validation-data measures it"
     try:
-        agreement = compare_models(original, to_proto(graph), reported(samples, "measuring", progress), threads=threads)
+        original, compiled = runnable(model, base_dir), to_proto(graph)
+        agreement = compare_models(original, compiled, reported(samples, "measuring", progress), threads=threads)
     except UnsupportedError as error:
         return None, str(error)
     return Measurement(samples.name, validation is None, agreement), ""

@@ -83,7 +83,7 @@ def inspection_page(found: Inspection) -> Document:
         ("parameters", f"{count_text(found.parameters)} ({bytes_text(found.weight_bytes)})"),
         ("MACs", f"{macs} (a batch of 1)" if found.macs else macs),
         ("quantized", f"{found.quantized_layers} of {counted(found.linear_layers, 'linear layer')}{share}"),
-        ("external data", "yes" if found.external_data else "no"),
+        ("external data", f"in {', '.join(found.files[1:])}" if found.external_data else "none"),
     )
     return [
         Line(found.source, "title"),
@@ -160,14 +160,14 @@ def _precision(layers: Sequence[Layer]) -> list[Line | Table]:
         if not layer.integer:
             reasons[layer.op, layer.reason].append(layer.name)
     rows += [("float", f"{len(names)} {op}", why) for (op, why), names in reasons.items()]
-    title = f"{len(integer)} of {counted(len(layers), 'quantizable layer')} in 8 bits"
+    title = f"{len(integer)} of {counted(len(layers), 'quantizable node')} run in 8 bits"
     return [Line(title, "title"), Table(("", "", ""), tuple(row for row in rows if row[1]))]
 
 
 def _accuracy(report: Report) -> list[Line | Table]:
     found = report.measurement
     if found is None:
-        return [Line(f"accuracy not measured: {report.unmeasured}; --validation-data measures it", "warning")]
+        return [Line(f"accuracy not measured: {report.unmeasured}", "warning")]
     kind = "calibration" if found.on_calibration_data else "validation"
     title = f"Accuracy on {counted(found.agreement.samples, f'{kind} sample')} of {found.data}, run in onnxruntime"
     result = "int8" if any(layer.integer for layer in report.layers) else "optimized"

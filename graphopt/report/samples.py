@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,14 +16,17 @@ from graphopt.ir.to_proto import value_info
 from graphopt.pipeline.passes import Progress
 
 
-def open_samples(source: Source, graph: Graph) -> Dataset:
-    """The samples in `source` for the inputs of `graph`.
+def open_samples(source: Source, graph: Graph, name: str) -> Dataset:
+    """The samples in `source` for the inputs of `graph`; `name` is what samples in memory are called.
 
     Raises:
         CalibrationError: the samples can't be read or don't fit the inputs.
     """
     interface = onnx.ModelProto(graph=onnx.GraphProto(input=[value_info(t) for t in graph.inputs]))
-    return load_dataset(source, input_specs(interface))
+    dataset = load_dataset(source, input_specs(interface))
+    if not isinstance(source, (str, Path)):
+        dataset.name = name
+    return dataset
 
 
 def with_labels(dataset: Dataset, labels: ArrayLike | None) -> Dataset:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphopt.ir import Graph
 from graphopt.ir.to_proto import value_bytes
+from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import PassRecord, Remark
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
@@ -111,8 +112,9 @@ class Report:
     def warnings(self) -> tuple[str, ...]:
         """What the user should not overlook, in plain words."""
         found: list[str] = []
-        if self.layers and not any(layer.integer for layer in self.layers):
-            found.append(f"no layer runs in integers on {self.target}: the result is a float model")
+        planned = any(record.name == PlanQuantization.name for record in self.passes)
+        if planned and not any(layer.integer for layer in self.layers):
+            found.append(f"nothing in this model runs in 8 bits on {self.target}: the result is a float model")
         if self.measurement is not None:
             agreement = self.measurement.agreement
             outputs = agreement.outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -217,25 +218,27 @@ def test_help_names_every_target_and_preset(run: Run) -> None:
     assert all(name in shown for name in (*TARGETS, *PRESETS))
 
 
-def test_a_terminal_gets_tables_and_progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_tables_and_progress(folder: Path) -> None:
     """Through a pseudo terminal, as a user sees it."""
     pty = pytest.importorskip("pty")
-    import os
-
-    pid, master = pty.fork()
-    if pid == 0:  # the child becomes the command
-        os.environ.update(PYTHONPATH=str(ROOT), TERM="xterm-256color", COLUMNS="120")
-        os.execv(sys.executable, [sys.executable, "-m", "graphopt", *OPTIMIZE, *SAMPLES])
+    terminal, other_end = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
+    command = subprocess.Popen(
+        [sys.executable, "-m", "graphopt", *OPTIMIZE, *SAMPLES], stdout=other_end, stderr=other_end, env=environment
+    )
+    os.close(other_end)
     shown = b""
-    while True:
-        try:
-            chunk = os.read(master, 65536)
-        except OSError:  # Linux reports the end of a terminal so
-            break
-        if not chunk:
-            break
+    while chunk := _read(terminal):
         shown += chunk
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert command.wait() == 0
     assert b"\x1b[" in shown
     assert b"calibrating" in shown
     assert b"saved out.onnx" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux reports the end of a terminal so
+        return b""
