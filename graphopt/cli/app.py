@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -51,6 +52,9 @@ def _root(  # pyright: ignore[reportUnusedFunction]  # typer calls it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with these arguments (default: the process's); returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow must not end a run where the terminal isn't UTF-8
     try:
         code = app(None if argv is None else list(argv), prog_name="graphopt", standalone_mode=False)
     except GraphoptError as error:

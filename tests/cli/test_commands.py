@@ -57,6 +57,14 @@ def test_the_first_command_of_the_readme(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
+def test_a_stream_that_has_no_arrows(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "graphopt", *OPTIMIZE, "--preset", "float"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "digits_cnn.onnx ? out.onnx" in done.stdout
+
+
 def test_piped_output_tells_sizes_passes_precision_and_place(run: Run, folder: Path) -> None:
     outcome = run(*OPTIMIZE, *SAMPLES)
     assert (outcome.code, outcome.err) == (0, "")
