@@ -160,7 +160,7 @@ def _precision(layers: Sequence[Layer]) -> list[Line | Table]:
         if not layer.integer:
             reasons[layer.op, layer.reason].append(layer.name)
     rows += [("float", f"{len(names)} {op}", why) for (op, why), names in reasons.items()]
-    title = f"{len(integer)} of {counted(len(layers), 'quantizable node')} run in 8 bits"
+    title = f"{len(integer)} of {counted(len(layers), 'quantizable node')} in 8 bits, as planned"
     return [Line(title, "title"), Table(("", "", ""), tuple(row for row in rows if row[1]))]
 
 
