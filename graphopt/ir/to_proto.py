@@ -75,10 +75,16 @@ def to_proto(
     model.functions.extend(facts.functions)
     model.training_info.extend(facts.training_info)
     model.configuration.extend(facts.device_configurations)
-    exporter = _Exporter(keep_value, keep_type, store or tensor_proto)
+    exporter = _Exporter(keep_value, keep_type, store or tensor_proto, _output_symbols(graph))
     exporter.fill(model.graph, graph)
     model.graph.input.extend(exporter.hoisted)
     return model
+
+
+def _output_symbols(graph: Graph) -> frozenset[str]:
+    """Symbolic sizes that only outputs of the main graph state."""
+    given = {d for t in graph.inputs for d in t.shape or ()}
+    return frozenset(d for t in graph.outputs for d in t.shape or () if isinstance(d, str) and d not in given)
 
 
 def ir_version(facts: ModelFacts) -> int:
@@ -102,6 +108,9 @@ class _Exporter:
     keep_value: KeepValue | None
     keep_type: KeepType | None
     store: Store
+    # Exporters give outputs of different sizes the same symbol; only a graph output may repeat such a claim, since
+    # engines share buffers between inner tensors whose stated shapes are equal.
+    untrusted: frozenset[str] = frozenset()
     # Inputs that stand for constants without their values. Those of nested graphs are here too: a body may read
     # any tensor of the main graph, and tensor names are unique over the model.
     hoisted: list[onnx.ValueInfoProto] = field(default_factory=list[onnx.ValueInfoProto])
@@ -119,7 +128,7 @@ class _Exporter:
             self._node(proto.node.add(), node)
             for tensor in node.outputs:
                 if id(tensor) not in outputs and not tensor.is_empty() and self._says_anything(tensor):
-                    proto.value_info.append(self._output_info(tensor))
+                    self._inner_info(proto.value_info.add(), tensor)
         proto.output.extend(self._output_info(t) for t in graph.outputs)
         self._annotations(proto, graph)
 
@@ -148,6 +157,14 @@ class _Exporter:
         if self.keep_type is not None and not self.keep_type(tensor):
             return False
         return tensor.dtype is not None or tensor.type_proto is not None or tensor.extras != Extras()
+
+    def _inner_info(self, info: onnx.ValueInfoProto, tensor: Variable) -> None:
+        info.CopyFrom(self._output_info(tensor))
+        if self.untrusted.isdisjoint(tensor.shape or ()):
+            return
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param in self.untrusted:
+                dim.ClearField("dim_param")
 
     def _output_info(self, tensor: Tensor) -> onnx.ValueInfoProto:
         if isinstance(tensor, Variable) and tensor.inputs and self.keep_type is not None and not self.keep_type(tensor):
