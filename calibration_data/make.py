@@ -159,8 +159,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
-    digits = load_digits()
-    images, labels = preprocess(digits.images), digits.target.astype(np.int64)
+    pixels, target = load_digits(return_X_y=True)
+    images, labels = preprocess(pixels.reshape(-1, 8, 8)), target.astype(np.int64)
     # The last samples in file order, unshuffled: neighbours in the file look alike, so a shuffled split is easier.
     train_x, validation_x = images[:-VALIDATION_SAMPLES], images[-VALIDATION_SAMPLES:]
     train_y, validation_y = labels[:-VALIDATION_SAMPLES], labels[-VALIDATION_SAMPLES:]

@@ -26,6 +26,10 @@ FLOAT32 = np.dtype(np.float32)
 LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
+def _no_unions() -> UnionFind[Tensor]:
+    return UnionFind()
+
+
 @dataclass
 class Placement:
     """What `place` found. Uses are (node, input index)."""
@@ -39,7 +43,7 @@ class Placement:
     linears: list[Linear] = field(default_factory=list[Linear])
     quantized: dict[Node, str] = field(default_factory=dict[Node, str])
     declined: dict[Node, str] = field(default_factory=dict[Node, str])
-    shared: UnionFind[Tensor] = field(default_factory=UnionFind)
+    shared: UnionFind[Tensor] = field(default_factory=_no_unions)
 
     def wanted(self, tensor: Tensor) -> bool:
         """Whether somebody reads `tensor` quantized, or its producer must write it quantized."""

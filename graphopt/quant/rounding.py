@@ -60,6 +60,5 @@ def _cancel(q: NDArray[np.float64], wanted: NDArray[np.float64], limits: tuple[i
     # A stable sort breaks ties by position: the same bytes on every machine.
     order = np.argsort(cost, axis=1, kind="stable")
     flips = np.minimum(np.rint(np.abs(total)), allowed.sum(axis=1, keepdims=True))
-    chosen = np.zeros(q.shape, bool)
-    np.put_along_axis(chosen, order, np.arange(q.shape[1])[None, :] < flips, axis=1)
-    return np.where(chosen, flipped, q)
+    rank = np.argsort(order, axis=1)
+    return np.where(rank < flips, flipped, q)
