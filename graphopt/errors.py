@@ -1,4 +1,4 @@
-"""The error hierarchy. Imports nothing, so every layer can raise these.
+"""The error hierarchy, and the words that messages share. Imports nothing of ours: every layer can raise these.
 
 `GraphoptError` and its children are the user's side: a bad file, option, sample or model. Each message names
 where (file, node, tensor), what was found, what was expected, and what to do. `InternalError` is ours: a pass
@@ -6,6 +6,9 @@ broke the graph. It is outside the tree so that `except GraphoptError` never hid
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class GraphoptError(Exception):
@@ -45,3 +48,17 @@ class InternalError(Exception):
     def __init__(self, message: str, reproducer: str | None = None) -> None:
         super().__init__(message)
         self.reproducer = reproducer
+
+
+def one_line(error: object) -> str:
+    """The text of another library's error without its line breaks; the name of its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of a message that helps: "did you mean 'x'?", or everything known when nothing is near."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + (", ".join(names) if names else "none")

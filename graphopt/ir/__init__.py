@@ -5,10 +5,10 @@ from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph, ModelFacts
 from graphopt.ir.io import check_output_path, load, save
 from graphopt.ir.printer import print_graph
-from graphopt.ir.shapes import infer
+from graphopt.ir.shapes import fill_types, infer
 from graphopt.ir.to_proto import to_proto
 from graphopt.ir.upgrade import upgrade_graph
-from graphopt.ir.verifier import Violation, check_and_infer, verify
+from graphopt.ir.verifier import Violation, verify
 
 __all__ = [
     "FLOAT_TYPES",
@@ -23,8 +23,8 @@ __all__ = [
     "Tensor",
     "Variable",
     "Violation",
-    "check_and_infer",
     "check_output_path",
+    "fill_types",
     "from_proto",
     "infer",
     "load",

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from graphopt.errors import InternalError
 from graphopt.ir.elements import Body, Constant, Dim, Node, Tensor, Variable
 from graphopt.quant.plan import QuantPlan
+
+if TYPE_CHECKING:
+    from graphopt.ir.shapes import Inferred
 
 
 @dataclass
@@ -52,6 +55,8 @@ class ModelFacts:
     output_uses: Counter[int] = field(default_factory=Counter[int])
     plan: QuantPlan = field(default_factory=QuantPlan)
     revision: int = 0
+    # What inference found in the model as it stands; None when it has changed since. See `shapes.fill_types`.
+    inference: Inferred | None = None
 
 
 class Graph:
@@ -272,6 +277,7 @@ class Graph:
         """State element type and shape of a variable (not counted as a change of the model)."""
         tensor.dtype = dtype
         tensor.shape = None if shape is None else tuple(shape)
+        self.facts.inference = None
 
     def set_values(self, constant: Constant, values: NDArray[Any]) -> None:
         """Change a constant in place, for all who read it."""
@@ -395,6 +401,7 @@ class Graph:
 
     def _changed(self) -> None:
         self.facts.revision += 1
+        self.facts.inference = None
 
     def _reserve(self, hint: str, taken: set[str]) -> str:
         name = hint

@@ -14,10 +14,10 @@ from graphopt.ir.elements import Constant
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import Source, read_source
-from graphopt.ir.shapes import TensorType, has_small_value, infer, inferred_tensors, run_inference
+from graphopt.ir.shapes import has_small_value, infer, inferred_tensors, run_inference
+from graphopt.ir.tensor_types import TensorType, agrees, same_kind
 from graphopt.ir.to_proto import to_proto
 from graphopt.ir.upgrade import has_experimental, upgrade_graph
-from graphopt.ir.verify_types import agrees, same_kind
 from graphopt.ir.write import check_output_path, save
 
 __all__ = ["check_output_path", "load", "save"]

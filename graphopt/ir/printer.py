@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from graphopt.ir.elements import Body, Constant, Node, SparseConstant, Tensor, Variable
 from graphopt.ir.graph import Graph
-from graphopt.ir.shapes import TensorType
+from graphopt.ir.tensor_types import TensorType
 from graphopt.ir.to_proto import ir_version
 from graphopt.quant.arithmetic import solve_params
 from graphopt.quant.plan import TensorPlan

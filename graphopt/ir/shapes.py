@@ -10,35 +10,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
-from graphopt.ir.elements import Constant, Dim, Shape, Variable, numpy_dtype
+from graphopt.errors import one_line
+from graphopt.ir.elements import Constant, Variable
 from graphopt.ir.from_proto import set_proto_type
 from graphopt.ir.graph import Graph
+from graphopt.ir.tensor_types import TensorType, TypeReader, agrees, merge_shapes
 from graphopt.ir.to_proto import to_proto
 
 # Shapes, pads, axes and permutations are integer vectors; scales and Range limits are short float ones.
 _MAX_SHAPE_VALUES = 1024
 _MAX_OTHER_VALUES = 16
-# Names that onnx's inference makes up for sizes it doesn't know. They differ from run to run of it, so that two
-# tensors with the same made-up name needn't have the same size.
-_MADE_UP = "unk__"
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Element type (None: unknown) and shape (None: unknown rank), or a type that isn't a plain tensor's."""
-
-    dtype: np.dtype[np.generic] | None
-    shape: Shape | None
-    type_proto: onnx.TypeProto | None = None
-
-    def __str__(self) -> str:
-        if self.type_proto is not None:
-            return str(self.type_proto.WhichOneof("value")).removesuffix("_type")
-        dims = "…" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.dtype or 'unknown'}[{dims}]"
 
 
 @dataclass(frozen=True)
@@ -48,7 +31,7 @@ class Inferred:
     Attributes:
         skeleton: the model it ran on (see `skeleton`).
         types: tensor name → type, for node outputs of the model and of all nested graphs.
-        failure: why inference gave up, or "".
+        failure: what inference objects to, or "": operators that can't take their inputs, stated types that contradict.
     """
 
     skeleton: onnx.ModelProto
@@ -64,7 +47,20 @@ def infer(graph: Graph) -> None:
     somebody edits the batch size, and onnxruntime ignores them too). Custom operators stay as they are.
     """
     for tensor, found in inferred_tensors(graph, run_inference(graph, stated=True)):
-        merge(graph, tensor, found)
+        _merge(graph, tensor, found)
+
+
+def fill_types(graph: Graph) -> None:
+    """`infer`, but where the two contradict each other both are left as they are, for the verifier to see.
+
+    What inference found is kept in `graph.facts.inference` until the graph changes, so that the verifier needn't run it
+    again: on large models it costs more than most passes.
+    """
+    inferred = run_inference(graph, stated=True)
+    for tensor, found in inferred_tensors(graph, inferred):
+        if agrees(tensor, found):
+            _merge(graph, tensor, found)
+    graph.facts.inference = inferred
 
 
 def has_small_value(constant: Constant) -> bool:
@@ -98,12 +94,19 @@ def run_inference(graph: Graph, *, stated: bool) -> Inferred:
         return not known[key]
 
     skeleton = to_proto(graph, keep_value=has_small_value, keep_type=None if stated else is_opaque)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except Exception as error:  # the C++ side has no common class; a failure only means that nothing is known
-        return Inferred(skeleton, {}, " ".join(str(error).split()))
-    symbols = _symbols(skeleton.graph)
-    return Inferred(skeleton, _Types(symbols).of(inferred.graph))
+    types = TypeReader(_symbols(skeleton.graph))
+    failure = ""
+    # Strict inference gives a reason or types, never both; the other kind gives what types it can.
+    for strict in (True, False):
+        try:
+            inferred = onnx.shape_inference.infer_shapes(
+                skeleton, check_type=strict, strict_mode=strict, data_prop=True
+            )
+        except Exception as error:  # the C++ side has no common class; without types nothing is known, that is all
+            failure = failure or one_line(error)
+        else:
+            return Inferred(skeleton, types.of(inferred.graph), failure)
+    return Inferred(skeleton, {}, failure)
 
 
 def inferred_tensors(graph: Graph, inferred: Inferred) -> Iterator[tuple[Variable, TensorType]]:
@@ -116,7 +119,7 @@ def inferred_tensors(graph: Graph, inferred: Inferred) -> Iterator[tuple[Variabl
                 yield tensor, found
 
 
-def merge(graph: Graph, tensor: Variable, found: TensorType) -> None:
+def _merge(graph: Graph, tensor: Variable, found: TensorType) -> None:
     """Take over from `found` what it knows better than the variable does."""
     if found.type_proto is not None:
         if tensor.type_proto is None and tensor.dtype is None:
@@ -124,60 +127,7 @@ def merge(graph: Graph, tensor: Variable, found: TensorType) -> None:
         return
     if tensor.type_proto is not None or (tensor.shape == found.shape and tensor.dtype == found.dtype):
         return
-    graph.set_type(tensor, found.dtype or tensor.dtype, _merge_shapes(tensor.shape, found.shape))
-
-
-def _merge_shapes(stated: Shape | None, found: Shape | None) -> Shape | None:
-    if stated is None or found is None:
-        return found if stated is None else stated
-    if len(stated) != len(found):
-        return found
-    return tuple(_merge_dims(s, f) for s, f in zip(stated, found, strict=True))
-
-
-def _merge_dims(stated: Dim, found: Dim) -> Dim:
-    if isinstance(found, int):
-        return found
-    return found if stated is None else stated
-
-
-class _Types:
-    """Reads types; most tensors of a model share a few dozen, which are read once each."""
-
-    def __init__(self, symbols: set[str]) -> None:
-        self.symbols = symbols
-        self.known: dict[bytes, TensorType] = {}
-
-    def of(self, graph: onnx.GraphProto) -> dict[str, TensorType]:
-        """Tensor name → type, over the graph and all graphs nested in it."""
-        found: dict[str, TensorType] = {}
-        for info in (*graph.input, *graph.value_info, *graph.output):
-            key = info.type.SerializeToString()
-            if not key:
-                continue
-            if key not in self.known:
-                self.known[key] = self.read(info.type)
-            found[info.name] = self.known[key]
-        for node in graph.node:
-            for attr in node.attribute:
-                if attr.type == onnx.AttributeProto.GRAPH:
-                    found.update(self.of(attr.g))
-        return found
-
-    def read(self, proto: onnx.TypeProto) -> TensorType:
-        if proto.WhichOneof("value") != "tensor_type":
-            return TensorType(None, None, proto)
-        tensor = proto.tensor_type
-        dtype = numpy_dtype(tensor.elem_type) if tensor.elem_type else None
-        if not tensor.HasField("shape"):
-            return TensorType(dtype, None)
-        return TensorType(dtype, tuple(self.dim(d) for d in tensor.shape.dim))
-
-    def dim(self, dim: onnx.TensorShapeProto.Dimension) -> Dim:
-        if dim.HasField("dim_value"):
-            return dim.dim_value if dim.dim_value >= 0 else None
-        name = dim.dim_param
-        return None if not name or (name.startswith(_MADE_UP) and name not in self.symbols) else name
+    graph.set_type(tensor, found.dtype or tensor.dtype, merge_shapes(tensor.shape, found.shape))
 
 
 def _symbols(graph: onnx.GraphProto) -> set[str]:

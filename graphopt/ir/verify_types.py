@@ -1,41 +1,41 @@
-"""Stated types and shapes agree with what inference finds by itself."""
+"""Types and shapes: what is stated agrees with what inference finds by itself, and operators can take their inputs."""
 
 from __future__ import annotations
 
-from graphopt.ir.elements import Variable
+import re
+from collections.abc import Iterator
+
 from graphopt.ir.graph import Graph
-from graphopt.ir.shapes import Inferred, TensorType, inferred_tensors
+from graphopt.ir.shapes import Inferred, inferred_tensors, run_inference
+from graphopt.ir.tensor_types import TensorType, agrees
 from graphopt.ir.violation import Violation
 
+# One complaint of inference among several: "(op_type:MatMul, node name: m): [ShapeInferenceError] why".
+_COMPLAINT = re.compile(r"\(op_type:(\w+), node name: (.*?)\): (?:\[\w+\] )?(.*?)(?= \(op_type:|$)")
+# Said of operators behind one at fault, or behind a custom one; and of those around the one at fault.
+_NOT_THEIRS = re.compile(r"expected to have type but instead is null|^Inference error\(s\):$")
 
-def type_violations(graph: Graph, inferred: Inferred) -> list[Violation]:
-    """Known element types and sizes that contradict inference; `inferred` must come from a run without stated types."""
-    return [
+
+def type_violations(graph: Graph) -> list[Violation]:
+    """Known element types and sizes that contradict inference, and operators that inference says can't take theirs."""
+    # Without the stated types, so that a wrong one isn't believed.
+    inferred = run_inference(graph, stated=False)
+    contradictions = [
         Violation("types", tensor.name, f"tensor '{tensor.name}' is stated as {stated}, but inference finds {found}")
         for tensor, found in inferred_tensors(graph, inferred)
         if not agrees(tensor, found)
         for stated in [TensorType(tensor.dtype, tensor.shape, tensor.type_proto)]
     ]
+    return contradictions + list(_misfits(graph, inferred))
 
 
-def agrees(tensor: Variable, found: TensorType) -> bool:
-    """Whether what is stated and what was found can both be true: unknown types and symbolic sizes fit everything."""
-    return same_kind(tensor, found) and _shapes_agree(tensor, found)
+def _misfits(graph: Graph, inferred: Inferred) -> Iterator[Violation]:
+    """What inference objects to in single nodes.
 
-
-def same_kind(tensor: Variable, found: TensorType) -> bool:
-    """Whether both can have the same element type, or the same kind of non-tensor type."""
-    if tensor.type_proto is not None or found.type_proto is not None:
-        if tensor.type_proto is None or found.type_proto is None:
-            return tensor.dtype is None and found.dtype is None
-        return tensor.type_proto.WhichOneof("value") == found.type_proto.WhichOneof("value")
-    return tensor.dtype is None or found.dtype is None or tensor.dtype == found.dtype
-
-
-def _shapes_agree(tensor: Variable, found: TensorType) -> bool:
-    if tensor.shape is None or found.shape is None or tensor.shape == found.shape:
-        return True
-    return len(tensor.shape) == len(found.shape) and all(
-        a == b or not isinstance(a, int) or not isinstance(b, int)
-        for a, b in zip(tensor.shape, found.shape, strict=True)
-    )
+    Not inside functions: onnx 1.23 fails on the body of some standard ones (MeanVarianceNormalization's has a Constant
+    whose value is an attribute of the function).
+    """
+    names = {node.name for scope in graph.walk() for node in scope.nodes}
+    for op, name, why in _COMPLAINT.findall(inferred.failure):
+        if name in names and not _NOT_THEIRS.search(why):
+            yield Violation("types", name, f"{op} '{name}' doesn't fit its inputs: {why}")

@@ -10,9 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from graphopt.errors import GraphoptError, InternalError
-from graphopt.ir import Graph
-from graphopt.ir.shapes import inferred_tensors, merge, run_inference
-from graphopt.ir.verify_types import agrees
+from graphopt.ir import Graph, fill_types
 from graphopt.pipeline.instrument import Failure, Instrument, PassRecord
 from graphopt.pipeline.passes import Context, Pass
 
@@ -34,7 +32,7 @@ class PassManager:
             GraphoptError: raised by a pass; its message starts with the pass's name.
             InternalError: a pass failed in any other way, or an instrument caught it breaking the graph.
         """
-        _fill_types(graph)
+        fill_types(graph)
         for instrument in self.instruments:
             instrument.start(self.passes, graph, ctx)
         records: list[PassRecord] = []
@@ -93,17 +91,10 @@ def _rewrite(pass_: Pass, graph: Graph, ctx: Context) -> None:
             pass_.run(graph, ctx)
             if graph.revision != revision:
                 graph.sort()
-                _fill_types(graph)
+                fill_types(graph)
     except GraphoptError as error:
         error.args = (f"{pass_.name}: {error}",)
         raise
-
-
-def _fill_types(graph: Graph) -> None:
-    """Fill in unknown types and shapes; contradictions stay, for the verifier to see."""
-    for tensor, found in inferred_tensors(graph, run_inference(graph, stated=True)):
-        if agrees(tensor, found):
-            merge(graph, tensor, found)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import numpy as np
 import onnx.parser
 import pytest
 
-from graphopt.ir import Graph, Node, Variable, from_proto, infer
-from graphopt.ir.verifier import Violation, check_and_infer, verify
+from graphopt.ir import Graph, Node, Variable, fill_types, from_proto, infer
+from graphopt.ir.verifier import Violation, verify
 from graphopt.quant import Edge, Scheme, TensorPlan
 from tests.support.backend_suite import cases
 
@@ -129,6 +129,18 @@ def unknown_attribute(graph: Graph) -> None:
     graph.set_attr(node(graph, "last"), "nonsense", 3)
 
 
+def unfit_constant(graph: Graph) -> None:
+    graph.set_input(node(graph, "first"), 1, graph.constant(np.zeros(3, np.float32), "three"))
+
+
+def unfit_type(graph: Graph) -> None:
+    graph.set_input(node(graph, "first"), 1, graph.inputs[0])
+
+
+def unfit_in_a_body(graph: Graph) -> None:
+    graph.set_input(node(graph, "other"), 1, graph.constant(np.zeros(3, np.float32), "three"))
+
+
 def too_many_inputs(graph: Graph) -> None:
     graph.set_input(node(graph, "last"), 1, graph.inputs[1])
 
@@ -154,6 +166,9 @@ def too_many_inputs(graph: Graph) -> None:
         (wrong_size, "types", "t"),
         (wrong_rank, "types", "p"),
         (wrong_dtype, "types", "y"),
+        (unfit_constant, "types", "first"),
+        (unfit_type, "types", "first"),
+        (unfit_in_a_body, "types", "other"),
         (plan_without_tensor, "plan", "gone"),
         (plan_without_node, "plan", "gone"),
         (plan_of_another_use, "plan", "last"),
@@ -172,22 +187,26 @@ def test_finds_damage(damage: Callable[[Graph], None], rule: str, where: str) ->
     assert all("\n" not in v.message for v in found)
 
 
-def test_changes_nothing_unless_asked() -> None:
+def test_changes_nothing() -> None:
     graph = graph_of("g (float[2,4] x) => (y) { t = Neg(x)  y = Relu(t) }")
     t = graph.nodes[0].output()
     graph.set_type(t, None, None)
     revision = graph.revision
     assert verify(graph) == []
     assert (t.dtype, t.shape) == (None, None)
-    assert check_and_infer(graph) == []
+    fill_types(graph)
+    assert verify(graph) == []
     assert (t.dtype, t.shape) == (np.float32, (2, 4))
     assert graph.revision == revision
 
 
-def test_check_and_infer_leaves_a_contradiction_as_it_is() -> None:
+@pytest.mark.parametrize("filled", [False, True])
+def test_filling_types_leaves_a_contradiction_as_it_is(filled: bool) -> None:
     graph = graph_of()
     wrong_size(graph)
-    (violation,) = check_and_infer(graph)
+    if filled:
+        fill_types(graph)
+    (violation,) = verify(graph)
     assert isinstance(violation, Violation)
     assert str(violation) == "[types] tensor 't' is stated as float32[2,5], but inference finds float32[2,4]"
     assert node(graph, "first").output().shape == (2, 5)
@@ -197,6 +216,25 @@ def test_missing_shapes_and_symbols_are_no_violation() -> None:
     graph = graph_of("g (float[N,4] x) => (y) { y = Relu(x) }")
     graph.set_type(graph.nodes[0].output(), np.dtype(np.float32), ("M", 4))
     assert verify(graph) == []
+
+
+def test_names_the_operator_that_cannot_take_its_inputs() -> None:
+    graph = graph_of("g (float[2,4] x, float[5,3] w) => (y) { t = Neg(x)  [product] p = MatMul(t, w)  y = Relu(p) }")
+    (violation,) = verify(graph)
+    assert (violation.rule, violation.node) == ("types", "product")
+    assert "MatMul 'product' doesn't fit its inputs: Incompatible dimensions" in violation.message
+
+
+def test_what_inference_found_is_used_until_the_graph_changes() -> None:
+    graph = graph_of()
+    fill_types(graph)
+    assert graph.facts.inference is not None
+    wrong_size(graph)
+    assert graph.facts.inference is None
+    assert verify(graph) != []
+    fill_types(graph)
+    unfit_constant(graph)
+    assert graph.facts.inference is None
 
 
 # ---- Q/DQ --------------------------------------------------------------------------------------------------
@@ -270,7 +308,8 @@ def test_no_false_alarm_in_the_backend_suite() -> None:
         if graph.opset < 7:  # some of PyTorch's exports of 2017 aren't valid by today's checker
             continue
         infer(graph)
-        found = check_and_infer(graph)
+        fill_types(graph)
+        found = verify(graph)
         if found:
             alarms[case.name] = [str(v) for v in found]
     assert alarms == {}
