@@ -5,7 +5,8 @@
     y = If(true) <then: a = Relu(x), else: b = Neg(x)>     →      y = Relu(x)
 
 Shapes are followed axis by axis, so one unknown axis doesn't stop the others. A Reshape whose target is known but
-for one axis gets −1 there, which means the same wherever the known ones aren't 0.
+for one axis gets −1 there, which means the same wherever the known ones aren't 0. A CastLike of known type becomes a
+Cast, which is constant when what it casts is.
 
 Declines: an output bigger than `max_bytes` and bigger than what it is made from; random operators; other domains;
 strings and sequences; values that the caller may override (initializers that are inputs). QuantizeLinear and
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir.elements import onnx_dtype
 from graphopt.ir.evaluate import evaluate, output_bytes
 from graphopt.ir.inline import inline_body
 from graphopt.ir.kernels import MOVES, NotEvaluableError
@@ -87,6 +89,8 @@ class _Folder:
 
     def fold(self, graph: Graph, node: Node) -> None:
         """Fold one node if that can be done."""
+        if node.is_op("CastLike"):
+            node = self._cast_like(graph, node)
         if node.is_op("Constant"):
             self._constant_node(graph, node)
         elif node.is_op("Shape", "Size"):
@@ -141,6 +145,27 @@ class _Folder:
             graph.set_type(node.outputs[0], np.dtype(np.int64), node.outputs[0].shape)
         end = node.attr("end")
         self._know(graph, node, dims[node.attr("start", 0) : len(dims) if end is None else end])
+
+    def _cast_like(self, graph: Graph, node: Node) -> Node:
+        """The Cast that it amounts to: a CastLike reads an activation for its type alone, and so would hide that a
+        bias or a bound of Clip is constant, and be a second reader of the activation.
+        """
+        dtype, output = node.inputs[1].dtype, node.outputs[0]
+        if dtype is None or not is_plain_tensor(node.inputs[1]):
+            return node
+        cast = graph.add_node(
+            "Cast",
+            [node.inputs[0]],
+            [graph.variable(output.name, dtype, output.shape)],
+            {**node.attrs, "to": onnx_dtype(dtype)},
+            hint=node.name,
+        )
+        if not graph.replace_uses(output, cast.outputs[0]):
+            graph.remove(cast)
+            return node
+        graph.remove(node)
+        self.ctx.remarks.applied(node, f"it is a Cast to {dtype}")
+        return cast
 
     def _if(self, graph: Graph, node: Node) -> None:
         condition = self._value(node.inputs[0])

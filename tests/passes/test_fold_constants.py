@@ -39,6 +39,32 @@ def test_constant_nodes_become_initializers_under_the_same_name() -> None:
     assert_same_outputs(before, result.model)
 
 
+def test_a_constant_cast_to_the_type_of_an_activation_is_constant() -> None:
+    """What torch.onnx.export(dynamo=True, optimize=False) makes of a Conv without a bias."""
+    before, result = fold(
+        """g (float[N,2,4,4] x) => (float[N,3,4,4] y, float[N,2,4,4] z)
+            <float[3,2,1,1] w = {1, 2, 3, 4, 5, 6}, int64 six = {6}> {
+            zero = Constant <value: tensor = float16[3] {0, 0, 0}> ()
+            b = CastLike(zero, x)
+            y = Conv(x, w, b)
+            high = CastLike(six, x)
+            z = Clip(x, , high)
+        }"""
+    )
+    assert sorted(result.ops) == ["Clip", "Conv"]
+    assert_same_outputs(before, result.model)
+
+
+def test_a_computed_cast_like_becomes_a_cast_of_the_same_name_and_type() -> None:
+    before, result = fold(
+        """g (float[3] x, int64[1] like) => (int64[3] y) {
+            y = CastLike(x, like)
+        }"""
+    )
+    assert result.ops == ["Cast"]
+    assert_same_outputs(before, result.model)
+
+
 def test_a_shape_chain_with_an_unknown_batch_ends_in_a_constant_target() -> None:
     before, result = fold(
         """g (float[N,4,6] x) => (float[M,K] y)
