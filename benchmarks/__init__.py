@@ -1,0 +1,1 @@
+"""Where README's figures come from; run one as `python -m benchmarks.NAME` in the repository."""

@@ -1,0 +1,141 @@
+"""What the benchmarks share: the models, running them in an engine and scoring the outcome, and tables.
+
+The models are in the folder that the environment variable GRAPHOPT_ZOO names.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from graphopt.backends import kernel_precision, open_session, openvino
+from graphopt.backends.measures import Tally
+
+ENGINES = ("onnxruntime", "openvino")
+Feeds = list[dict[str, NDArray[Any]]]
+
+# OpenVINO's names of what Conv, ConvTranspose, Gemm and MatMul become.
+_LINEAR_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+def zoo_folder() -> Path:
+    """The folder of the models; ends the program with a message when there is none."""
+    if "GRAPHOPT_ZOO" not in os.environ:
+        sys.exit("GRAPHOPT_ZOO must name the folder of the models (zoo.py, zoo.json, models/, data/)")
+    return Path(os.environ["GRAPHOPT_ZOO"])
+
+
+@functools.cache
+def script(name: str) -> ModuleType:
+    """A module of the zoo's folder: zoo (real models and data) or light (architectures with seeded weights)."""
+    full = f"graphopt_benchmark_{name}"
+    spec = importlib.util.spec_from_file_location(full, zoo_folder() / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def zoo_names() -> list[str]:
+    """Names of the real models, those with labels first."""
+    zoo = script("zoo")
+    return [m.name for labelled in (True, False) for m in zoo.models(labelled=labelled)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model in an engine against the float model in onnxruntime, on the same samples.
+
+    Attributes:
+        correct: samples whose largest output is the label; None without labels.
+        differing: samples whose largest output is another one than the float model's; None without labels.
+        samples: how many there were.
+        sqnr_db: of the first output, over all samples, in dB.
+        integer, layers: how many of all Conv, ConvTranspose, Gemm and MatMul that the engine runs are in 8 bits.
+    """
+
+    correct: int | None
+    differing: int | None
+    samples: int
+    sqnr_db: float
+    integer: int
+    layers: int
+
+
+def first_outputs(engine: str, model: onnx.ModelProto | Path, feeds: Feeds) -> Iterator[NDArray[Any]]:
+    """The model's first output for each of `feeds`, in an engine on the CPU."""
+    if engine == "openvino":
+        yield from (outputs[0] for outputs in openvino.run(model, feeds))
+        return
+    session = open_session(model)
+    yield from (session.run(None, feed)[0] for feed in feeds)
+
+
+def integer_layers(engine: str, model: onnx.ModelProto | Path) -> tuple[int, int]:
+    """(in 8 bits, all) of the Conv, ConvTranspose, Gemm and MatMul that the engine really runs."""
+    if engine == "openvino":
+        ran = [x.integer for x in openvino.runtime_precision(model) if x.layer_type in _LINEAR_LAYERS]
+    else:
+        ran = [kernel.integer for kernel in kernel_precision(model)]
+    return sum(ran), len(ran)
+
+
+def score(
+    engine: str, model: onnx.ModelProto, feeds: Feeds, reference: Sequence[NDArray[Any]], labels: Iterable[int] | None
+) -> Score:
+    """Run `model` in `engine` on `feeds`; `reference` is the float model's first output for each."""
+    tally = Tally()
+    decisions: list[int] = []
+    for expected, output in zip(reference, first_outputs(engine, model, feeds), strict=True):
+        tally.add(expected, output)
+        decisions.append(int(np.argmax(output)))
+    integer, layers = integer_layers(engine, model)
+    correct = differing = None
+    if labels is not None:
+        correct = sum(int(d) == int(y) for d, y in zip(decisions, labels, strict=True))
+        differing = sum(d != int(np.argmax(r)) for d, r in zip(decisions, reference, strict=True))
+    return Score(correct, differing, len(feeds), tally.sqnr_db, integer, layers)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that prints each line as it is known, as plain text or as Markdown.
+
+    Attributes:
+        columns: (head, width in characters); the first is aligned left, the others right.
+        markdown: whether to print Markdown.
+    """
+
+    columns: Sequence[tuple[str, int]]
+    markdown: bool = False
+
+    def head(self) -> None:
+        """Print the heads."""
+        self.row([head for head, _ in self.columns])
+        if self.markdown:
+            print("|" + "---|" * len(self.columns))
+
+    def row(self, cells: Sequence[str]) -> None:
+        """Print a line; cells that are left out at its end stay empty."""
+        cells = [*cells, *[""] * (len(self.columns) - len(cells))]
+        if self.markdown:
+            print("| " + " | ".join(cells) + " |", flush=True)
+            return
+        aligned = [
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, (_, width)) in enumerate(zip(cells, self.columns, strict=True))
+        ]
+        print("  ".join(aligned).rstrip(), flush=True)

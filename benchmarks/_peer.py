@@ -1,0 +1,115 @@
+"""onnxruntime.quantization on the same samples: quantize_static, MinMax, Q/DQ, u8 activations, s8 weights by channel.
+
+The settings are those its documentation recommends for CPUs with VNNI. Models below opset 13, which has no Q/DQ by
+channel, are brought there with onnx.version_converter first, as its documentation asks for.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnx.version_converter
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+
+from benchmarks._common import Feeds, zoo_folder
+
+PER_CHANNEL_OPSET = 13
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Feeds) -> None:
+        self._left = iter(feeds)
+
+    def get_next(self) -> dict[str, object] | None:
+        return dict(feed) if (feed := next(self._left, None)) is not None else None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The peer's model.
+
+    Attributes:
+        model: in 8 bits.
+        seconds: upgrading, pre-processing, calibrating and quantizing.
+        note: why it had to do without its pre-processing; "" when it had not.
+    """
+
+    model: onnx.ModelProto
+    seconds: float
+    note: str
+
+
+def quantized(path: Path, feeds: Feeds) -> Quantized | str:
+    """The model in 8 bits as the peer makes it, or why it can't: its error with and without its pre-processing."""
+    try:
+        return _quantize(path, feeds, prepare=True)
+    except Exception as error:  # its functions raise whatever is underneath
+        prepared = _said(error)
+    try:
+        plain = _quantize(path, feeds, prepare=False)
+    except Exception as error:
+        return f"{_said(error)} (with its pre-processing: {prepared})"
+    return replace(plain, note=f"without its pre-processing, with which it fails: {prepared}")
+
+
+def _quantize(path: Path, feeds: Feeds, *, prepare: bool) -> Quantized:
+    began = time.perf_counter()
+    model = onnx.ModelProto.FromString(path.read_bytes())
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < PER_CHANNEL_OPSET:
+        model = onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET)
+    with tempfile.TemporaryDirectory(prefix="peer-") as folder:
+        source, prepared, out = (Path(folder) / f"{stem}.onnx" for stem in ("upgraded", "prepared", "int8"))
+        source.write_bytes(model.SerializeToString())  # a model in memory it may leave without its weights
+        if prepare:
+            # Its symbolic shape inference needs sympy; every model of the zoo has its shapes from ONNX's own.
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared if prepare else source,
+            out,
+            _Reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return Quantized(onnx.ModelProto.FromString(out.read_bytes()), time.perf_counter() - began, note="")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A line of peers.md beside the zoo: the same peer, measured at another time.
+
+    Attributes: each as the file has it, in (onnxruntime, OpenVINO) order; "–" where it has none.
+    """
+
+    top1: tuple[str, str]
+    sqnr_db: tuple[str, str]
+    share: tuple[str, str]
+
+
+def published(name: str) -> Published | None:
+    """What peers.md says of onnxruntime's MinMax on a model; None where it says nothing, or that it fails."""
+    file = zoo_folder().parent / "peers.md"
+    text = file.read_text() if file.exists() else ""
+    row = re.search(rf"^\| {re.escape(name)} \| ort-minmax \|(.*)$", text, re.MULTILINE)
+    cells = [] if row is None else [tuple(part.strip() for part in cell.split(" / ")) for cell in row[1].split("|")]
+    pairs = [(cell[0], cell[1]) for cell in cells[1:4] if len(cell) == 2]
+    return Published(*pairs) if len(pairs) == 3 else None

@@ -1,0 +1,177 @@
+"""Accuracy of the int8 preset on real models, in the engine that each is compiled for.
+
+    GRAPHOPT_ZOO=… python -m benchmarks.zoo_int8 [--models …] [--targets …] [--samples N] [--peer] [--markdown]
+
+Calibrated with 64 samples (24 for models without labels), judged on N others (24) against the float model in
+onnxruntime. `differ`: samples whose decision is not the float model's. `dB`: SQNR of the first output. `8 bits`: of
+the Conv, ConvTranspose, Gemm and MatMul that the engine really runs. `s`: all passes, calibration included; `whole`:
+with loading and with measuring the result on the calibration samples. `--peer` runs onnxruntime's own quantization
+(see _peer.py) on the same samples in the same process; columns `md` repeat what peers.md beside the zoo says of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import graphopt
+from benchmarks._common import ENGINES, Feeds, Score, Table, first_outputs, score, script, zoo_names
+from benchmarks._peer import Published, Quantized, published, quantized
+
+CALIBRATION_LABELLED, UNLABELLED = 64, 24
+
+OURS = (
+    ("model", 27), ("engine", 11), ("fp32 %", 6), ("int8 %", 6), ("differ", 6), ("dB", 6), ("8 bits", 7),
+    ("file", 5), ("s", 6), ("whole", 6),
+)  # fmt: skip
+PUBLISHED = (("md %", 6), ("md dB", 6), ("md share", 8))
+PEER = (("peer %", 6), ("differ", 6), ("dB", 6), ("8 bits", 7), ("s", 6))
+
+
+@dataclass
+class Notes:
+    """What doesn't fit into the table."""
+
+    in_float: list[str] = field(default_factory=list[str])
+    failed: list[str] = field(default_factory=list[str])
+    below: list[str] = field(default_factory=list[str])
+
+    def show(self) -> None:
+        """Print them."""
+        for head, lines in (
+            ("Left in float by the plan", self.in_float),
+            ("Failures", self.failed),
+            ("Fewer samples right than the peer", self.below),
+        ):
+            print(f"\n{head}:")
+            print("\n".join(f"- {line}" for line in lines) or "- none")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its samples, the float model's first outputs for them, and the peer's model or why it has none."""
+
+    name: str
+    path: Path
+    calibration: Feeds
+    feeds: Feeds
+    labels: Sequence[int] | None
+    reference: list[NDArray[Any]]
+    peer: Quantized | str | None
+
+    @staticmethod
+    def of(name: str, samples: int, with_peer: bool) -> Subject:
+        """Load a model of the zoo."""
+        entry = script("zoo").model(name)
+        labelled = entry.spec["task"] == "classification"
+        calibration: Feeds = entry.calibration(CALIBRATION_LABELLED if labelled else UNLABELLED)
+        feeds, labels = entry.validation(samples if labelled else min(samples, UNLABELLED))
+        reference = list(first_outputs("onnxruntime", entry.path, feeds))
+        peer = quantized(entry.path, calibration) if with_peer else None
+        return Subject(name, entry.path, calibration, feeds, labels, reference, peer)
+
+    def score(self, engine: str, model: onnx.ModelProto) -> Score:
+        """A model made from this one, in an engine."""
+        return score(engine, model, self.feeds, self.reference, self.labels)
+
+
+def compare(subject: Subject, engine: str, notes: Notes) -> list[str]:
+    """Compile a model for an engine and judge it there; the cells of its line."""
+    where = f"{subject.name}, {engine}"
+    cells = [subject.name, engine, "–" if subject.labels is None else percent(correct(subject), len(subject.feeds))]
+    ours = None
+    try:
+        result = graphopt.optimize(subject.path, target=engine, calibration_data=subject.calibration)
+        ours = subject.score(engine, result.model)
+        bytes_ratio = result.model.ByteSize() / subject.path.stat().st_size
+        seconds = sum(record.seconds for record in result.report.passes)
+        cells += [*scored(ours), f"{bytes_ratio:.2f}", f"{seconds:.1f}", f"{result.report.seconds:.1f}"]
+        reasons = Counter(f"{layer.op}: {layer.reason}" for layer in result.report.layers if not layer.integer)
+        notes.in_float += [f"{where}: {count} × {reason}" for reason, count in reasons.items()]
+    except graphopt.GraphoptError as error:
+        notes.failed.append(f"{where}: {error}")
+        cells += ["fails", *["–"] * 6]
+    listed = published(subject.name)
+    cells += ["–"] * 3 if listed is None else listed_cells(listed, ENGINES.index(engine))
+    if listed is not None and ours is not None and ours.correct is not None:
+        theirs = round(float(listed.top1[ENGINES.index(engine)]) * ours.samples)
+        if ours.correct < theirs:
+            notes.below.append(f"{where}: {theirs - ours.correct} of {ours.samples} fewer than in peers.md")
+    return [*cells, *peer_cells(subject, engine, ours, notes)]
+
+
+def peer_cells(subject: Subject, engine: str, ours: Score | None, notes: Notes) -> list[str]:
+    """The peer's model in the same engine."""
+    if subject.peer is None:
+        return []
+    where = f"{subject.name}, {engine}"
+    if isinstance(subject.peer, str):
+        notes.failed.append(f"{where}: the peer: {subject.peer}")
+        return ["fails", *["–"] * 4]
+    if subject.peer.note:
+        notes.failed.append(f"{where}: the peer {subject.peer.note}")
+    try:
+        theirs = subject.score(engine, subject.peer.model)
+    except graphopt.GraphoptError as error:
+        notes.failed.append(f"{where}: the peer's model: {error}")
+        return ["fails", *["–"] * 4]
+    if ours is not None and ours.correct is not None and theirs.correct is not None and ours.correct < theirs.correct:
+        missing = theirs.correct - ours.correct
+        notes.below.append(f"{where}: {missing} of {ours.samples} fewer than the peer in the same run")
+    return [*scored(theirs), f"{subject.peer.seconds:.1f}"]
+
+
+def scored(found: Score) -> list[str]:
+    """The cells int8 %, differ, dB, 8 bits."""
+    top1 = "–" if found.correct is None else percent(found.correct, found.samples)
+    differ = "–" if found.differing is None else str(found.differing)
+    return [top1, differ, f"{found.sqnr_db:.1f}", f"{found.integer}/{found.layers}"]
+
+
+def listed_cells(listed: Published, engine: int) -> list[str]:
+    """The cells of a line of peers.md."""
+    top1 = listed.top1[engine]
+    return [top1 if top1 == "–" else f"{100 * float(top1):.2f}", listed.sqnr_db[engine], listed.share[engine]]
+
+
+def correct(subject: Subject) -> int:
+    """Samples that the float model gets right."""
+    assert subject.labels is not None
+    return sum(int(np.argmax(o)) == int(y) for o, y in zip(subject.reference, subject.labels, strict=True))
+
+
+def percent(count: int, samples: int) -> str:
+    """A share in percent; hundredths, since one of 400 samples is a quarter of a percent."""
+    return f"{100 * count / samples:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="models of the zoo (default: all)")
+    parser.add_argument("--targets", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--samples", type=int, default=400, metavar="N", help="labelled validation samples")
+    parser.add_argument("--peer", action="store_true", help="run onnxruntime.quantization side by side")
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args(arguments)
+    logging.getLogger().setLevel(logging.ERROR)  # the peer warns about what it was told to do
+    table = Table((*OURS, *PUBLISHED, *(PEER if options.peer else ())), options.markdown)
+    notes = Notes()
+    table.head()
+    for name in options.models or zoo_names():
+        subject = Subject.of(name, options.samples, options.peer)
+        for engine in options.targets:
+            table.row(compare(subject, engine, notes))
+    notes.show()
+
+
+if __name__ == "__main__":
+    main()
