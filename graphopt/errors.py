@@ -51,14 +51,14 @@ class InternalError(Exception):
 
 
 def one_line(error: object) -> str:
-    """The text of another library's error without its line breaks; the name of its class where it says nothing."""
+    """What an error says, without line breaks; the name of its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The part of a message that helps: "did you mean 'x'?", or everything known when nothing is near."""
+    """The part of a message that helps: "did you mean 'x'?", or all that there are when nothing is near."""
     names = list(known)
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(names) if names else "none")
+    return f"there are: {', '.join(names) or 'none'}"

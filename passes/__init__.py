@@ -12,9 +12,9 @@ import importlib
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, nearest
 from graphopt.pipeline import Pass
-from graphopt.pipeline.options import Option, nearest, options_of
+from graphopt.pipeline.options import Option, options_of
 
 CATALOGUE: dict[str, str] = {
     "fold-batch-norm": "graphopt.passes.fold_batch_norm:FoldBatchNorm",

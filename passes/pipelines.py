@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, nearest
 from graphopt.passes import find_pass
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.passes.presets import preset as preset_passes
 from graphopt.pipeline import Pass
-from graphopt.pipeline.options import make_pass, nearest, plain_options
+from graphopt.pipeline.options import make_pass, plain_options
 from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
 from graphopt.targets import Target, find_target

@@ -15,8 +15,7 @@
 
 from __future__ import annotations
 
-from graphopt.errors import ConfigError
-from graphopt.pipeline.options import nearest
+from graphopt.errors import ConfigError, nearest
 from graphopt.targets import Target
 
 FLOAT = (

@@ -26,7 +26,7 @@ from graphopt.calibration.samples import (
     require_castable,
     require_names,
 )
-from graphopt.errors import CalibrationError
+from graphopt.errors import CalibrationError, one_line
 
 LABELS = "labels"
 
@@ -141,8 +141,7 @@ def _is_pickled(header: Header) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> CalibrationError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return CalibrationError(
-        f"'{path}' is not a readable .npz file ({reason}): save the samples with numpy.savez, "
+        f"'{path}' is not a readable .npz file ({one_line(error)}): save the samples with numpy.savez, "
         f"one array per input, stacked on axis 0"
     )

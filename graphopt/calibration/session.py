@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.errors import CalibrationError, UnsupportedError, one_line
 
 # True: everything onnxruntime has; "basic": only rewrites that stay in standard ONNX; False: the model as it is.
 Optimize = bool | Literal["basic"]
@@ -87,7 +87,7 @@ def run_session(
     try:
         return session.run(outputs, feed)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise CalibrationError(f"{where}: onnxruntime failed: {one_line(error)}") from error
+        raise CalibrationError(f"{where}: onnxruntime failed: {_reason(error)}") from error
 
 
 def inline_bytes(model: ModelProto) -> int:
@@ -99,10 +99,9 @@ def inline_bytes(model: ModelProto) -> int:
     )
 
 
-def one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An onnxruntime message without its code, source locations and line breaks."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))
     return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", text).strip()
 
 
@@ -111,7 +110,7 @@ def _create(source: str | bytes, options: ort.SessionOptions, layouts: bool) -> 
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise UnsupportedError(f"onnxruntime can't load the model: {one_line(error)}") from error
+        raise UnsupportedError(f"onnxruntime can't load the model: {_reason(error)}") from error
 
 
 def _save_large(model: ModelProto, path: Path, base_dir: Path | None) -> None:

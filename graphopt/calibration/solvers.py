@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from graphopt.calibration.statistics import MinMax
-from graphopt.errors import CalibrationError, ConfigError
+from graphopt.errors import CalibrationError, ConfigError, nearest
 from graphopt.quant import Range, Scheme
 
 Solver = Callable[[MinMax, Scheme], Range]
@@ -37,7 +36,5 @@ def solver(method: str) -> Solver:
         ConfigError: there is none of that name.
     """
     if method not in SOLVERS:
-        near = difflib.get_close_matches(method, SOLVERS, n=1, cutoff=0.5)
-        mend = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(SOLVERS)}"
-        raise ConfigError(f"unknown calibration method '{method}': {mend}")
+        raise ConfigError(f"there is no calibration method '{method}': {nearest(method, SOLVERS)}")
     return SOLVERS[method]

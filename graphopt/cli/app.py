@@ -12,7 +12,7 @@ import typer
 
 from graphopt._version import __version__
 from graphopt.cli import calibrate, compare, inspect, optimize, passes, targets
-from graphopt.errors import GraphoptError, InternalError
+from graphopt.errors import GraphoptError, InternalError, one_line
 
 EXIT_USER = 1
 EXIT_USAGE = 2
@@ -73,13 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(message: object, code: int) -> int:
     hint = "; see `graphopt --help`" if code == EXIT_USAGE else ""
-    print(f"graphopt: error: {' '.join(str(message).split())}{hint}", file=sys.stderr)
+    print(f"graphopt: error: {one_line(message)}{hint}", file=sys.stderr)
     return code
 
 
 def _report_bug(error: Exception) -> int:
     traceback.print_exception(error)
     where = f"; what shows it is in {error.reproducer}" if isinstance(error, InternalError) and error.reproducer else ""
-    message = " ".join(str(error).split()) or type(error).__name__
-    print(f"graphopt: internal error: {message}{where}. This is a bug in graphopt: please report it.", file=sys.stderr)
+    print(
+        f"graphopt: internal error: {one_line(error)}{where}. This is a bug in graphopt: please report it.",
+        file=sys.stderr,
+    )
     return EXIT_INTERNAL

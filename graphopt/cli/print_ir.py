@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, nearest
 from graphopt.ir import Graph
 from graphopt.ir.printer import print_graph
 from graphopt.pipeline import Context, Instrument, Pass, PassRecord
-from graphopt.pipeline.options import nearest
 
 
 @dataclass(frozen=True)

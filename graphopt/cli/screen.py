@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from graphopt.errors import one_line
 from graphopt.ir import Graph
 from graphopt.pipeline import Context, Instrument, Pass, PassRecord
 from graphopt.pipeline.passes import Progress as Report
@@ -94,7 +95,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     del category, filename, lineno, file, line
-    print(f"graphopt: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"graphopt: warning: {one_line(message)}", file=sys.stderr)
 
 
 def _show_rich(page: Document) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
+from graphopt.errors import one_line
+
 
 def complaint(skeleton: onnx.ModelProto) -> str | None:
     """What onnx.checker objects to in the model, or None.
@@ -24,5 +26,5 @@ def complaint(skeleton: onnx.ModelProto) -> str | None:
     try:
         onnx.checker.check_model(skeleton)  # pyright: ignore[reportUnknownMemberType]  # its stub says PathLike
     except (onnx.checker.ValidationError, ValueError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from graphopt.errors import one_line
 from graphopt.ir.elements import Constant, Node
 from graphopt.ir.kernels import KERNELS, NotEvaluableError
 from graphopt.ir.operands import static_shape
@@ -48,7 +49,7 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
         raise
     # Any error of the reference implementation means only that this node stays as it is.
     except Exception as error:
-        raise NotEvaluableError(f"evaluating it failed: {_first_line(error)}") from error
+        raise NotEvaluableError(f"evaluating it failed: {one_line(error)}") from error
     for output, value in zip(node.present_outputs(), values, strict=True):
         declared = static_shape(output.shape)
         if output.dtype not in (None, value.dtype) or declared not in (None, value.shape):
@@ -108,7 +109,3 @@ def _reference(node: Node, inputs: Sequence[Array | None], opset: int) -> list[A
     if not all(isinstance(value, (np.ndarray, np.generic)) for value in results):
         raise NotEvaluableError("its result is not a tensor")
     return [np.asarray(value) for value in results]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

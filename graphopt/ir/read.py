@@ -9,7 +9,7 @@ import onnx
 import onnx.parser
 from google.protobuf.message import DecodeError
 
-from graphopt.errors import LoadError
+from graphopt.errors import LoadError, one_line
 
 TEXT_SUFFIXES = frozenset({".onnxtxt", ".txt"})
 
@@ -140,4 +140,4 @@ def _is_text(content: bytes) -> bool:
 def parse_problem(error: onnx.parser.ParseError) -> str:
     """The parser's message in one line; onnx gives it as bytes."""
     text = error.args[0] if error.args else error
-    return " ".join((text.decode(errors="replace") if isinstance(text, bytes) else str(text)).split())
+    return one_line(text.decode(errors="replace") if isinstance(text, bytes) else text)

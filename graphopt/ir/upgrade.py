@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from graphopt.errors import LoadError, UnsupportedError
+from graphopt.errors import LoadError, UnsupportedError, one_line
 from graphopt.ir.elements import Constant, LazyConstant, Node, Tensor, Variable, onnx_dtype
 from graphopt.ir.from_proto import attribute_value, from_proto
 from graphopt.ir.graph import Graph
@@ -141,7 +141,7 @@ def _one_node_model(node: Node, opset: int) -> onnx.ModelProto:
 
 def _reason(error: Exception) -> str:
     """The converter's message without its source location: "…/x.h:35: operator(): Assertion `a` failed: why"."""
-    return " ".join(str(error).split()).rpartition(" failed: ")[2]
+    return one_line(error).rpartition(" failed: ")[2]
 
 
 def _typed(name: str, tensor: Tensor, *, sizes: bool) -> onnx.ValueInfoProto:

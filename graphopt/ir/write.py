@@ -19,7 +19,7 @@ import onnx.printer
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from graphopt.errors import ConfigError, EmitError
+from graphopt.errors import ConfigError, EmitError, one_line
 from graphopt.ir.elements import Constant, onnx_dtype
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import TEXT_SUFFIXES, parse_problem
@@ -162,7 +162,7 @@ def _serialize(model: onnx.ModelProto, target: Path) -> bytes:
     try:
         return model.SerializeToString(deterministic=True)
     except (ValueError, UnicodeError) as error:  # over 2 GiB, or text that isn't valid Unicode
-        raise EmitError(f"{target}: the model can't be serialized: {' '.join(str(error).split())}") from None
+        raise EmitError(f"{target}: the model can't be serialized: {one_line(error)}") from None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ TOML knows no null: the word `none` means None for an option that may be None (u
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from pydantic import TypeAdapter, ValidationError
 
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, nearest
 from graphopt.pipeline.passes import Pass
 
 _NONE = "none"
@@ -54,15 +53,6 @@ def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
 def option_name(field_name: str) -> str:
     """How users write the option of this field."""
     return field_name.replace("_", "-")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The part of an error that helps: "did you mean 'x'?", or everything known when nothing is near."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(names) if names else "none")
 
 
 def make_pass(pass_type: type[Pass], options: Mapping[str, Any]) -> Pass:

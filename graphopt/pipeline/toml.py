@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from graphopt.errors import ConfigError
-from graphopt.pipeline.options import make_pass, nearest, option_name, plain_options
+from graphopt.errors import ConfigError, nearest
+from graphopt.pipeline.options import make_pass, option_name, plain_options
 from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.spec import Resolver
 

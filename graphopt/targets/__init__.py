@@ -1,8 +1,6 @@
 """Targets as data: what each backend wants from a quantized model."""
 
-from difflib import get_close_matches
-
-from graphopt.errors import ConfigError
+from graphopt.errors import ConfigError, nearest
 from graphopt.targets.onnxruntime import ONNXRUNTIME
 from graphopt.targets.openvino import OPENVINO
 from graphopt.targets.spec import Bias, Operands, OpRule, Role, Target
@@ -16,13 +14,11 @@ def find_target(name: str) -> Target:
     """The target of that name.
 
     Raises:
-        ConfigError: there is none; the message names those that exist and the nearest.
+        ConfigError: there is none; the message names the nearest, or those that exist.
     """
     if name in TARGETS:
         return TARGETS[name]
-    near = get_close_matches(name, TARGETS, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
-    raise ConfigError(f"unknown target '{name}'{hint} Targets: {', '.join(TARGETS)}")
+    raise ConfigError(f"there is no target '{name}': {nearest(name, TARGETS)}")
 
 
 __all__ = ["TARGETS", "Bias", "OpRule", "Operands", "Role", "Target", "find_target"]
