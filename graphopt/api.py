@@ -21,11 +21,11 @@ from numpy.typing import ArrayLike
 
 from graphopt.backends.agreement import Agreement, compare_models
 from graphopt.calibration import Dataset, Source, data_hash, load_ranges, model_hash, save_ranges
-from graphopt.errors import ConfigError, EmitError
+from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, check_output_path, load, save, to_proto
+from graphopt.ir.files import data_path
 from graphopt.ir.read import read_source
-from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, value_bytes
-from graphopt.ir.write import data_path
+from graphopt.ir.write import wants_data_file
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.pipelines import Choice, Passes, choose_pipeline, rewrites_before
 from graphopt.pipeline import Context, Instrument, PassManager
@@ -263,8 +263,6 @@ def check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
     """
     if output is None:
         return
-    if Path(output).is_dir():
-        raise EmitError(f"{Path(output)}: is a directory; name a file in it")
     check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
 
 
@@ -297,5 +295,4 @@ def _ranges_key(model: object, base_dir: str | Path | None, choice: Choice) -> s
 
 def _written(graph: Graph, output: Path) -> list[Path]:
     """The files that `save` wrote."""
-    has_data = graph.facts.has_external_data or value_bytes(graph) > MAX_EMBEDDED_BYTES
-    return [output, data_path(output)] if has_data else [output]
+    return [output, data_path(output)] if wants_data_file(graph) else [output]

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
-from graphopt.errors import CalibrationError, EmitError
+from graphopt.errors import CalibrationError
+from graphopt.ir.files import replacing
 from graphopt.quant import Range
 
 _FORMAT = "graphopt-ranges"
@@ -42,29 +41,15 @@ def save_ranges(path: Path, ranges: Mapping[str, Range], *, model_hash: str, dat
         "ranges": {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in ranges.items()},
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(text)
-        # Temporary files are private; a result has the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise EmitError(f"can't write the ranges file '{path}' ({error.strerror}): choose another path") from error
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:
     """Read the ranges of the model with this hash, sorted by tensor name.
 
     Raises:
-        CalibrationError: the file can't be read, is not a ranges file, or was made for another model.
+        CalibrationError: the file can't be read, is not a ranges file, or was made for another model or other passes.
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -81,8 +66,8 @@ def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:
         raise CalibrationError(f"'{path}' has version {fields.get('version')}; expected {_VERSION}: calibrate again")
     if fields.get("model_hash") != model_hash:
         raise CalibrationError(
-            f"'{path}' holds the ranges of another model (hash {str(fields.get('model_hash'))[:12]}, this model has "
-            f"{model_hash[:12]}): calibrate this model"
+            f"'{path}' holds the ranges of another model, or of this one after other passes (hash "
+            f"{str(fields.get('model_hash'))[:12]}, expected {model_hash[:12]}): calibrate this model with these passes"
         )
     try:
         return {name: Range(_array(r["low"]), _array(r["high"])) for name, r in sorted(fields["ranges"].items())}

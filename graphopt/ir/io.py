@@ -18,9 +18,9 @@ from graphopt.ir.shapes import has_small_value, infer, inferred_tensors, run_inf
 from graphopt.ir.tensor_types import TensorType, agrees, same_kind
 from graphopt.ir.to_proto import to_proto
 from graphopt.ir.upgrade import has_experimental, upgrade_graph
-from graphopt.ir.write import check_output_path, save
+from graphopt.ir.write import save
 
-__all__ = ["check_output_path", "load", "save"]
+__all__ = ["load", "save"]
 
 # The newest opset that onnxruntime 1.31 takes (measured); helpers of onnx 1.23 declare 28 by default.
 MAX_RUNNABLE_OPSET = 26

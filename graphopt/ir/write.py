@@ -1,4 +1,4 @@
-"""Graph → file: to a temporary name first, then renamed, so that nothing half-written is ever left.
+"""Graph → file, whole or not at all.
 
 A model with external data, or too large for one protobuf message, gets a data file `<name>.data` beside it: values
 are streamed into it one tensor at a time. The data file is put in place before the model that refers to it.
@@ -6,9 +6,6 @@ are streamed into it one tensor at a time. The data file is put in place before 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,8 +16,9 @@ import onnx.printer
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from graphopt.errors import ConfigError, EmitError, one_line
+from graphopt.errors import EmitError, one_line
 from graphopt.ir.elements import Constant, onnx_dtype
+from graphopt.ir.files import check_output_path, data_path, replacing
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import TEXT_SUFFIXES, parse_problem
 from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, describe_tensor, tensor_proto, to_proto, value_bytes
@@ -50,50 +48,24 @@ def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -
         _write_text(graph, target)
         return
     if external_data is None:
-        external_data = graph.facts.has_external_data or value_bytes(graph) > MAX_EMBEDDED_BYTES
+        external_data = wants_data_file(graph)
     if external_data:
         _write_with_data(graph, target)
         return
     model = to_proto(graph)
-    with _replacing(target) as file:
+    with replacing(target) as file:
         file.write(_serialize(model, target))
 
 
-def data_path(path: Path) -> Path:
-    """The data file that belongs to the model file `path`."""
-    return path.with_name(path.name + ".data")
-
-
-def check_output_path(path: Path, inputs: tuple[Path, ...]) -> None:
-    """Refuse an output path that would overwrite an input, or that can't be a file.
-
-    Raises:
-        ConfigError: `path` or its data file is one of `inputs`.
-        EmitError: `path` is a directory, or its folder doesn't exist or can't be written to.
-    """
-    for written in (path, data_path(path)):
-        for source in inputs:
-            if _same_file(written, source):
-                raise ConfigError(f"{written}: would overwrite the input '{source}'; choose another output name")
-    if path.is_dir():
-        raise EmitError(f"{path}: is a directory; name a file in it")
-    if not path.parent.is_dir():
-        raise EmitError(f"{path}: the folder '{path.parent}' doesn't exist; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise EmitError(f"{path}: the folder '{path.parent}' can't be written to")
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except OSError:
-        return Path(os.path.realpath(a)) == Path(os.path.realpath(b))
+def wants_data_file(graph: Graph) -> bool:
+    """Whether `save` puts large values into a data file when it isn't told: they came in one, or don't fit otherwise."""
+    return graph.facts.has_external_data or value_bytes(graph) > MAX_EMBEDDED_BYTES
 
 
 def _write_with_data(graph: Graph, target: Path) -> None:
     data_target = data_path(target)
     # Both files are whole before either is renamed; the inner one, the data file, is put in place first.
-    with _replacing(target) as model_file, _replacing(data_target) as data_file:
+    with replacing(target) as model_file, replacing(data_target) as data_file:
 
         def store(constant: Constant) -> onnx.TensorProto:
             if constant.nbytes < _MIN_EXTERNAL_BYTES or onnx_dtype(constant.dtype) == onnx.TensorProto.STRING:
@@ -143,7 +115,7 @@ def _write_text(graph: Graph, target: Path) -> None:
         reason = "it reads back differently"
     if reread is None or [n.op_type for n in reread.graph.node] != [n.op_type for n in model.graph.node]:
         raise EmitError(f"{target}: ONNX text can't express this model ({reason}); save it as .onnx")
-    with _replacing(target) as file:
+    with replacing(target) as file:
         file.write(text.encode())
 
 
@@ -163,17 +135,3 @@ def _serialize(model: onnx.ModelProto, target: Path) -> bytes:
         return model.SerializeToString(deterministic=True)
     except (ValueError, UnicodeError) as error:  # over 2 GiB, or text that isn't valid Unicode
         raise EmitError(f"{target}: the model can't be serialized: {one_line(error)}") from None
-
-
-@contextmanager
-def _replacing(target: Path) -> Generator[BinaryIO]:
-    """A file that becomes `target` when the block ends well, and is gone when it doesn't."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        os.replace(temporary, target)
-    except OSError as error:
-        raise EmitError(f"{target}: can't be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def test_a_failed_save_leaves_no_file_and_no_trace(tmp_path, monkeypatch):
         save(path, {"a": Range.of(0, 2)})
     assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
     assert path.read_bytes() == before
-    with pytest.raises(EmitError, match="can't write"):
+    with pytest.raises(EmitError, match="can't be written"):
         save(tmp_path / "absent" / "r.json", {})
 
 

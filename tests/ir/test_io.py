@@ -399,12 +399,14 @@ def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "other.onnx.data").read_bytes() == before["weights.bin"]
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = load(model())
     with pytest.raises(EmitError, match="doesn't exist"):
         save(graph, tmp_path / "none" / "m.onnx")
-    with pytest.raises(EmitError, match="is a directory"):
-        save(graph, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, ".", ".."):
+        with pytest.raises(EmitError, match="is a directory"):
+            save(graph, folder)
 
 
 @pytest.mark.parametrize("external_data", [False, True])
