@@ -73,6 +73,7 @@ class _Walk:
         self.graph, self.target, self.keep_float = graph, target, keep_float
         self.placement = Placement()
         self.position = {node: k for k, node in enumerate(graph.nodes)}
+        self.bounded = self.bounded_tensors()
 
     def backward(self, node: Node) -> None:
         """Linear operators, and whatever feeds a wanted tensor."""
@@ -141,7 +142,7 @@ class _Walk:
         self.placement.quantized[node] = str(rule.role)
         for output in node.present_outputs():
             if rule.role is Role.SAME_SCALE:
-                self.placement.shared.union(output, *(t for _, t in operands))
+                self.placement.shared.union(output, *(t for _, t in operands if self.may_share(rule, t, output)))
                 if rule.output_quantized:
                     # The operator copies grid values: quantizing its output as well changes nothing.
                     self.need_whole(output, node)
@@ -152,6 +153,27 @@ class _Walk:
                 self.need_whole(output, node)
             elif rule.output_quantized:
                 self.need_whole(self.end(output), node)
+
+    def may_share(self, rule: OpRule, operand: Tensor, output: Tensor) -> bool:
+        """Whether a joined operand can have the result's scale without keeping an activation from being fused."""
+        return not rule.rescales or self.bounded.get(operand) is self.bounded.get(output)
+
+    def bounded_tensors(self) -> dict[Tensor, Node | str]:
+        """What bounds the values of tensors that come out of a fused activation, seen through what moves them.
+
+        The activation runs inside the kernel only when the bounds of the integers are its own: any Relu's are 0 and
+        the largest value, a Clip's are its own.
+        """
+        found: dict[Tensor, Node | str] = {}
+        for node in self.graph.nodes:
+            rule = None if node.domain else self.target.rules.get(node.op)
+            if node.is_op("Relu", "Clip") and node.op in self.target.fused_activations:
+                found[node.outputs[0]] = "Relu" if node.op == "Relu" else node
+            elif rule is not None and rule.role is Role.SAME_SCALE:
+                bounds = [found.get(t) for _, t in self.activations(node)]
+                if bounds and bounds[0] is not None and all(b is bounds[0] for b in bounds):
+                    found.update(dict.fromkeys(node.present_outputs(), bounds[0]))
+        return found
 
     def need_whole(self, tensor: Tensor, node: Node) -> None:
         """All readers of `tensor` get integers."""

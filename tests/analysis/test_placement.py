@@ -118,6 +118,20 @@ def test_a_concat_that_feeds_a_conv_is_one_group(target: str) -> None:
     assert None not in groups
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "groups"),
+    [("Relu(a)", "Relu(d)", 1), ("Relu(a)", "MaxPool<kernel_shape=[1,1]>(d)", 2), ("Relu(a)", "Clip(d, lo, hi)", 3)],
+)
+def test_onnxruntime_joins_activations_with_other_bounds_by_their_own_scales(
+    first: str, second: str, groups: int
+) -> None:
+    bounds = "lo = Constant<value_float=0.0>()\n hi = Constant<value_float=6.0>()\n"
+    body = conv("x", "a") + conv("x", "d", "v", "c") + bounds + f"r = {first}\n s = {second}\n"
+    body += "j = Concat<axis=1>(r, s)\n y = Conv(j, k)\n"
+    graph, _ = plan_of(model(body, "float[1,4,8,8] x", "float[A,B,C,D] y", **CONV, k=(2, 8, 1, 1)), "onnxruntime")
+    assert len({graph.plan.tensors[t].group or t for t in ("r", "s", "j")}) == groups
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_detection_head_keeps_boxes_and_scores_apart(target: str) -> None:
     body = conv("x", "a") + conv("x", "s0", "v", "c") + "s = Sigmoid(s0)\n y = Concat<axis=1>(a, s)\n"

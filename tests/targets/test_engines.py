@@ -46,6 +46,14 @@ NETWORKS: dict[str, onnx.ModelProto] = {
     "concat": ends_in_conv(
         conv("x", "a") + conv("x", "e", "v", "c") + "j = Concat<axis=1>(a, e)\n end = Conv(j, m)\n", m=(8, 16, 1, 1)
     ),
+    "skip connection": ends_in_conv(
+        conv("x", "a") + "s = Relu(a)\n p = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(s)\n" + conv("p", "e", "v", "c")
+        + "j = Concat<axis=1>(e, s)\n end = Conv(j, m)\n", m=(8, 16, 1, 1)
+    ),
+    "concat of bounds": ends_in_conv(
+        conv("x", "a") + "lo = Constant<value_float=0.0>()\n hi = Constant<value_float=1.0>()\n s = Clip(a, lo, hi)\n"
+        + conv("x", "e", "v", "c") + "r = Relu(e)\n j = Concat<axis=1>(r, s)\n end = Conv(j, m)\n", m=(8, 16, 1, 1)
+    ),
     "channels last": model(
         "t = Transpose<perm=[0,3,1,2]>(x)\n a = Conv(t, w)\n y = Transpose<perm=[0,2,3,1]>(a)",
         "float[N,9,9,8] x", "float[A,B,C,D] y", w=(8, 8, 3, 3),
