@@ -16,6 +16,8 @@ from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, to_proto
 from graphopt.pipeline import Context, Pass
 
+NO_SAMPLES = "int8 needs samples to calibrate with; give them with --calibration-data (or a --ranges file)"
+
 
 @dataclass(frozen=True)
 class Calibrate(Pass):
@@ -47,9 +49,7 @@ class Calibrate(Pass):
             ctx.remarks.note(None, f"{len(wanted)} ranges taken from the ranges file")
             return
         if ctx.calibration is None:
-            raise CalibrationError(
-                "int8 needs samples to calibrate with; give them with --calibration-data (or a --ranges file)"
-            )
+            raise CalibrationError(NO_SAMPLES)
         statistics = collect(to_proto(graph), wanted, ctx.calibration, threads=ctx.threads)
         for name in wanted:
             graph.plan.set_range(name, minmax(statistics[name], graph.plan.tensors[name].scheme))

@@ -253,3 +253,11 @@ def test_every_public_name_is_there() -> None:
     assert set(graphopt.__all__) <= set(dir(graphopt))
     with pytest.raises(AttributeError, match="no attribute 'optimise'"):
         graphopt.optimise  # noqa: B018  # the attribute access is what is tested
+
+
+def test_missing_samples_are_reported_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(graphopt.CalibrationError, match="needs samples to calibrate with"):
+        graphopt.optimize(tmp_path / "not even there.onnx", target="onnxruntime")
+    # The same pipeline with samples gets further.
+    with pytest.raises(graphopt.LoadError, match="no such file"):
+        graphopt.optimize(tmp_path / "not even there.onnx", target="onnxruntime", calibration_data="few.npz")

@@ -58,7 +58,7 @@ def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -
 
 
 def wants_data_file(graph: Graph) -> bool:
-    """Whether `save` puts large values into a data file when it isn't told: they came in one, or don't fit otherwise."""
+    """Whether `save` puts large values into a data file when it isn't told: they came in one, or don't fit else."""
     return graph.facts.has_external_data or value_bytes(graph) > MAX_EMBEDDED_BYTES
 
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from graphopt.calibration import Dataset
 from graphopt.errors import ConfigError, nearest
 from graphopt.passes import find_pass
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.passes.presets import preset as preset_passes
-from graphopt.pipeline import Pass
+from graphopt.pipeline import Context, Pass
 from graphopt.pipeline.options import make_pass, plain_options
+from graphopt.pipeline.passes import Progress
 from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
+from graphopt.report.samples import reported
 from graphopt.targets import Target, find_target
 
 Passes: TypeAlias = str | Sequence[str | Pass]
@@ -35,6 +38,23 @@ class Choice:
     passes: tuple[Pass, ...]
     target: Target | None
     settings: Settings
+
+    def has(self, wanted: type[Pass]) -> bool:
+        """Whether a pass of this class is among them."""
+        return any(isinstance(p, wanted) for p in self.passes)
+
+    def rewrites_before(self, stop: type[Pass]) -> str:
+        """The lossless passes before the first `stop`, as text: what decides which values a name stands for."""
+        before = itertools.takewhile(lambda p: not isinstance(p, stop), self.passes)
+        return passes_to_text([p for p in before if p.lossless])
+
+    def context(self, calibration: Dataset | None, threads: int | None, progress: Progress | None) -> Context:
+        """What the passes of one run are given; walks over the samples are reported to `progress`."""
+        samples = None if calibration is None else reported(calibration, "calibrating", progress)
+        ctx = Context(target=self.target, calibration=samples, threads=threads)
+        if progress is not None:
+            ctx.progress = progress
+        return ctx
 
 
 def choose_pipeline(
@@ -86,12 +106,6 @@ def choose_pipeline(
             for p in chosen
         )
     return Choice(chosen, aim, pipeline.settings)
-
-
-def rewrites_before(passes: Sequence[Pass], stop: type[Pass]) -> str:
-    """The lossless passes before the first `stop`, as text: what decides which values a tensor's name stands for."""
-    before = itertools.takewhile(lambda p: not isinstance(p, stop), passes)
-    return passes_to_text([p for p in before if p.lossless])
 
 
 def _read(path: Path) -> Pipeline:

@@ -1,0 +1,14 @@
+"""The Python API: load → passes → emit, and how far the result is from the model that came in.
+
+A model is whatever `graphopt.load` takes: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True)
+returns; it is never changed. Samples are whatever `graphopt.calibration.load_dataset` takes: the path of an .npz file
+or of a folder of them, "module:function", a dict of stacked arrays, or an iterable of `{input: array}`.
+Nothing here keeps state: calls from several threads don't disturb each other.
+"""
+
+from graphopt.api.calibrating import calibrate
+from graphopt.api.comparing import compare
+from graphopt.api.optimizing import Result, check_output, optimize
+from graphopt.api.ranges import Calibration
+
+__all__ = ["Calibration", "Result", "calibrate", "check_output", "compare", "optimize"]

@@ -1,0 +1,64 @@
+"""`calibrate`: the ranges of a model's activations, without the compiled model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from graphopt.api.choice import Passes, choose_pipeline
+from graphopt.api.ranges import Calibration, ranges_key
+from graphopt.calibration import Source, data_hash
+from graphopt.errors import ConfigError
+from graphopt.ir import Constant, load
+from graphopt.passes.calibrate import Calibrate
+from graphopt.pipeline import PassManager
+from graphopt.pipeline.instruments import Reproducer, Verify
+from graphopt.pipeline.passes import Progress
+from graphopt.report.samples import open_samples
+from graphopt.targets import Target
+
+
+def calibrate(
+    model: object,
+    calibration_data: Source,
+    *,
+    target: str | Target | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    passes: Passes | None = None,
+    skip: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+    method: str | None = None,
+    base_dir: str | Path | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Run a pipeline up to its `calibrate`, and give back the ranges instead of a model. Arguments as in `optimize`.
+
+    Raises:
+        GraphoptError: something on the user's side is wrong.
+        InternalError: a pass broke the model.
+    """
+    choice = choose_pipeline(
+        target, preset=preset, config=config, passes=passes, skip=skip, keep_float=keep_float, method=method
+    )
+    last = next((i for i, p in enumerate(choice.passes) if isinstance(p, Calibrate)), None)
+    if last is None:
+        raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
+    graph = load(model, base_dir=base_dir)
+    samples = open_samples(calibration_data, graph, "calibration data")
+    ctx = choice.context(samples, threads, progress)
+    PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
+    tensors = graph.tensors()
+    observed = {
+        entry.tensor: entry.range
+        for entry in graph.plan
+        if entry.range is not None and not entry.fixed and not isinstance(tensors[entry.tensor], Constant)
+    }
+    return Calibration(
+        ranges=observed,
+        method=cast(Calibrate, choice.passes[last]).method,
+        model_hash=ranges_key(model, base_dir, choice),
+        data_hash=data_hash(samples),
+    )

@@ -1,0 +1,162 @@
+"""`optimize`: load → passes → emit, and the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from numpy.typing import ArrayLike
+
+from graphopt.api.choice import Passes, choose_pipeline
+from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.calibration import Source
+from graphopt.errors import CalibrationError, ConfigError
+from graphopt.ir import Graph, check_output_path, load, save, to_proto
+from graphopt.ir.files import data_path
+from graphopt.ir.write import wants_data_file
+from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
+from graphopt.pipeline import Instrument, PassManager
+from graphopt.pipeline.instruments import Reproducer, Verify
+from graphopt.pipeline.passes import Progress
+from graphopt.pipeline.spec import passes_to_text
+from graphopt.report.measure import measure
+from graphopt.report.samples import open_samples, with_labels
+from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
+from graphopt.targets import Target
+
+
+@dataclass(frozen=True)
+class Result:
+    """A compiled model and the report of how it came about."""
+
+    graph: Graph
+    report: Report
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The compiled model, with all values inside.
+
+        Raises:
+            UnsupportedError: it is too large for one protobuf message (2 GiB); use `save`.
+        """
+        return to_proto(self.graph)
+
+    def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
+        """Write the model; the file appears complete or not at all. See `graphopt.save`.
+
+        Raises:
+            ConfigError: `path` is one of the files that the model came from.
+            EmitError: it can't be written.
+        """
+        save(self.graph, path, external_data=external_data)
+
+
+def optimize(
+    model: object,
+    *,
+    target: str | Target | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    passes: Passes | None = None,
+    calibration_data: Source | None = None,
+    ranges: str | Path | Calibration | None = None,
+    validation_data: Source | None = None,
+    labels: ArrayLike | None = None,
+    skip: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+    method: str | None = None,
+    output: str | Path | None = None,
+    base_dir: str | Path | None = None,
+    threads: int | None = None,
+    instruments: Sequence[Instrument] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Compile a model for a target, and measure the result against the original when there are samples.
+
+    Args:
+        model: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns.
+        target: onnxruntime, openvino, tensorrt, tflite; may also come from `config`.
+        preset: "int8" (the default), or "float", which only simplifies. Or, in its place:
+        config: a pipeline file (TOML).
+        passes: a pipeline as text, or passes.
+        calibration_data: samples that the ranges of activations come from.
+        ranges: ranges that `calibrate` found, instead of samples.
+        validation_data: samples that the result is measured on; else it is measured on calibration samples.
+        labels: one class index per row of the validation samples; default: the array `labels` in their file.
+        skip: names of passes to leave out.
+        keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
+        method: how ranges are chosen from what was observed ("minmax").
+        output: where to save the result; checked before the work begins.
+        base_dir: folder of the external data of a model that isn't given as a path.
+        threads: threads of onnxruntime; None lets it take the cores.
+        instruments: what watches the passes; None: `Reproducer` and `Verify`.
+        progress: called as work goes on with (what is done, steps done, steps in all or None).
+
+    Raises:
+        GraphoptError: something on the user's side is wrong; nothing was written then.
+        InternalError: a pass broke the model, which is a bug; `reproducer` is a folder that shows it.
+    """
+    began = time.perf_counter()
+    choice = choose_pipeline(
+        target, preset=preset, config=config, passes=passes, skip=skip, keep_float=keep_float, method=method
+    )
+    calibration_data = choice.settings.calibration_data if calibration_data is None else calibration_data
+    ranges = choice.settings.ranges if ranges is None else ranges
+    if labels is not None and validation_data is None:
+        raise ConfigError("labels are given without validation data: they are the classes of its samples")
+    if choice.has(Calibrate) and calibration_data is None and ranges is None:
+        raise CalibrationError(NO_SAMPLES)
+    check_output(output, (model, config, calibration_data, validation_data, ranges))
+    graph = load(model, base_dir=base_dir)
+    check_output(output, graph.facts.source_files)
+    before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
+    calibration = None if calibration_data is None else open_samples(calibration_data, graph, "calibration data")
+    validation = None if validation_data is None else open_samples(validation_data, graph, "validation data")
+    validation = None if validation is None else with_labels(validation, labels)
+    ctx = choice.context(calibration, threads, progress)
+    ctx.ranges = read_ranges(ranges, model, base_dir, choice)
+
+    watching = (Reproducer(), Verify()) if instruments is None else instruments
+    records = PassManager(choice.passes, watching).run(graph, ctx)
+
+    samples = {"validation": validation, "calibration": calibration}
+    measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
+    if output is not None:
+        save(graph, output)
+    report = Report(
+        source=str(model) if isinstance(model, (str, Path)) else "the model",
+        output=None if output is None else str(output),
+        target=None if choice.target is None else choice.target.name,
+        pipeline=passes_to_text(choice.passes),
+        before=before,
+        after=Size.of(graph, () if output is None else _written(graph, Path(output))),
+        passes=tuple(records),
+        remarks=tuple(ctx.remarks.items),
+        notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph))),
+        layers=layers_of(graph),
+        measurement=measurement,
+        unmeasured=unmeasured,
+        seconds=time.perf_counter() - began,
+    )
+    return Result(graph, report)
+
+
+def check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
+    """Refuse an output that can't be written, or that would overwrite one of the `inputs` that is a file.
+
+    Raises:
+        ConfigError: it is one of the inputs.
+        EmitError: it can't be written.
+    """
+    if output is None:
+        return
+    check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
+
+
+def _written(graph: Graph, output: Path) -> list[Path]:
+    """The files that `save` wrote."""
+    return [output, data_path(output)] if wants_data_file(graph) else [output]
