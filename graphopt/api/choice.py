@@ -51,10 +51,7 @@ class Choice:
     def context(self, calibration: Dataset | None, threads: int | None, progress: Progress | None) -> Context:
         """What the passes of one run are given; walks over the samples are reported to `progress`."""
         samples = None if calibration is None else reported(calibration, "calibrating", progress)
-        ctx = Context(target=self.target, calibration=samples, threads=threads)
-        if progress is not None:
-            ctx.progress = progress
-        return ctx
+        return Context(target=self.target, calibration=samples, threads=threads)
 
 
 def choose_pipeline(

@@ -18,10 +18,6 @@ Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
 
 
-def _no_progress(_what: str, _done: int, _total: int | None) -> None:
-    return
-
-
 @dataclass
 class Context:
     """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none."""
@@ -31,7 +27,6 @@ class Context:
     calibration: Dataset | None = None
     ranges: dict[str, Range] | None = None
     threads: int | None = None
-    progress: Progress = _no_progress
 
 
 @dataclass(frozen=True)
