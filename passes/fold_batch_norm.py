@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.analysis.channel_affine import ChannelAffine
-from graphopt.ir import Graph, Node, Variable
+from graphopt.ir import Graph, Node, Variable, fixed_value
 from graphopt.ir.linear import linear_producer, linear_result, linear_view, reads_shape_only, sole_reader
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input, affine_output
-from graphopt.passes.affine_nodes import replace_with_affine
+from graphopt.passes._affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
 
 
@@ -63,7 +63,7 @@ def _affine_of(graph: Graph, node: Node) -> ChannelAffine | Declined:
         return Declined(f"is_test=0 in opset {graph.opset} means training mode")
     if any(t.outputs or graph.is_output(t) for t in node.present_outputs()[1:]):
         return Declined("its running or saved statistics are read, which only training mode computes")
-    values = [graph.constant_value(t) for t in node.inputs[1:5]]
+    values = [fixed_value(t) for t in node.inputs[1:5]]
     for tensor, value in zip(node.inputs[1:5], values, strict=True):
         if value is None:
             return Declined(f"its parameter '{tensor.name}' isn't a fixed initializer")

@@ -29,7 +29,7 @@ from graphopt.analysis.scale_flow import Edit, absorb_downstream, absorb_upstrea
 from graphopt.ir import Graph, Node, Tensor, Variable
 from graphopt.ir.linear import linear_producer, linear_result, sole_reader
 from graphopt.ir.linear_edit import Declined
-from graphopt.passes.affine_nodes import replace_with_affine
+from graphopt.passes._affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
 
 
@@ -91,7 +91,7 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
     for node in graph.live_nodes():
         if node in taken or not node.is_op(*AFFINE_OPS) or _is_bias(graph, node):
             continue
-        found = affine_op(graph, node)
+        found = affine_op(node)
         if isinstance(found, Declined):
             ctx.remarks.declined(node, found.reason)
         if found is None or isinstance(found, Declined):
@@ -107,7 +107,7 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
 def _extended(graph: Graph, run: _Run) -> _Run | None:
     """The run with the operation that continues it."""
     node = sole_reader(graph, run.y)
-    found = None if node is None or node.scope is not run.nodes[0].scope else affine_op(graph, node)
+    found = None if node is None or node.scope is not run.nodes[0].scope else affine_op(node)
     if node is None or found is None or isinstance(found, Declined):
         return None
     both = run.affine.then(found[1])

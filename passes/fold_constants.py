@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir import Constant, Graph, Node, Shape, Tensor, fixed_value, is_fixed
 from graphopt.ir.elements import onnx_dtype
 from graphopt.ir.evaluate import evaluate, output_bytes
 from graphopt.ir.inline import inline_body
 from graphopt.ir.kernels import MOVES, NotEvaluableError
-from graphopt.ir.operands import fixed_value, static_shape
+from graphopt.ir.operands import static_shape
 from graphopt.ir.ops import QUANTIZE, is_plain_tensor, is_random
 from graphopt.ir.shapes import infer
 from graphopt.passes.remove_dead import sweep
@@ -108,9 +108,7 @@ class _Folder:
     def _is_constant(self, node: Node) -> bool:
         """Whether all inputs have a known value; none is loaded to tell."""
         present = node.present_inputs()
-        return bool(present) and all(
-            t in self.known or (isinstance(t, Constant) and not t.is_input) for _, t in present
-        )
+        return bool(present) and all(t in self.known or is_fixed(t) for _, t in present)
 
     def _constant_node(self, graph: Graph, node: Node) -> None:
         output = node.outputs[0]

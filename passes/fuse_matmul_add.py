@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.ir import Graph, Node, Tensor
-from graphopt.ir.operands import fixed_value, static_shape
+from graphopt.ir import Graph, Node, Tensor, fixed_value
+from graphopt.ir.operands import static_shape
 from graphopt.pipeline import Context, Pass
 
 _TYPES = frozenset(np.dtype(t) for t in (np.float16, np.float32, np.float64))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, Graph, Node, Tensor, Variable
+from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan, solve_params
 from graphopt.targets import Target, find_target
@@ -109,7 +109,7 @@ def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
         return
     reader, index = slot
     tensor = reader.inputs[index]
-    bias = graph.constant_value(tensor)
+    bias = fixed_value(tensor)
     data_scale, weight_scale = _dq_scale(graph, node.input(0)), _dq_scale(graph, node.input(1))
     if bias is None:
         ctx.remarks.declined(node, "its bias is not a constant, so it stays float")
@@ -153,4 +153,4 @@ def _bias_slot(graph: Graph, node: Node) -> tuple[Node, int] | None:
 def _dq_scale(graph: Graph, tensor: Tensor | None) -> NDArray[Any] | None:
     """The scale of the DequantizeLinear that makes `tensor`, or None."""
     node = None if tensor is None else graph.producer(tensor)
-    return None if node is None or not node.is_op("DequantizeLinear") else graph.constant_value(node.input(1))
+    return None if node is None or not node.is_op("DequantizeLinear") else fixed_value(node.input(1))

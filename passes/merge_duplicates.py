@@ -85,7 +85,7 @@ def _merge_nodes(graph: Graph, node: Node, first: Node, ctx: Context) -> None:
 
 def _node_key(node: Node, opset: int) -> Hashable:
     """What makes two nodes the same; None for a node that has to stay itself."""
-    if node.domain not in ("", "ai.onnx", "ai.onnx.ml") or node.op in QUANTIZE or is_random(node, opset):
+    if not (node.is_standard or node.domain == "ai.onnx.ml") or node.op in QUANTIZE or is_random(node, opset):
         return None
     attrs: list[Hashable] = []
     for name in sorted(node.attrs):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from graphopt.analysis.placement import LINEAR_OPS, Placement, place
+from graphopt.analysis.placement import Placement, place
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor
+from graphopt.ir.ops import LINEAR
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.targets import Target
@@ -64,7 +65,7 @@ class PlanQuantization(Pass):
                 ctx.remarks.declined(node, f"stays in float: {placement.declined[node]}")
         for scope in list(graph.walk())[1:]:
             for node in scope.nodes:
-                if node.is_op(*LINEAR_OPS):
+                if node.is_op(*LINEAR):
                     reason = "it is in a nested graph, whose tensors can't be observed"
                     graph.plan.float_nodes[node.name] = reason
                     ctx.remarks.declined(node, f"stays in float: {reason}")

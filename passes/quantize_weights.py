@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, Graph, Node
+from graphopt.ir import Constant, Graph, Node, fixed_value
 from graphopt.ir.linear import linear_view
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import QuantParams, Range, TensorPlan, quantize, round_balanced, solve_params
@@ -94,7 +94,7 @@ class QuantizeWeights(Pass):
             linear = linear_view(graph, nodes[edge.node])
             if linear is None or linear.bias_index is None:
                 continue
-            bias = graph.constant_value(linear.node.input(linear.bias_index))
+            bias = fixed_value(linear.node.input(linear.bias_index))
             data = graph.plan.tensors.get(linear.data.name)
             if bias is None or data is None:
                 continue

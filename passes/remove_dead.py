@@ -15,7 +15,7 @@ from typing import ClassVar
 from graphopt.ir import Graph, Node
 from graphopt.pipeline import Context, Pass
 
-STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+_PURE_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,14 @@ class RemoveDead(Pass):
 
 def sweep(candidates: Iterable[Node], ctx: Context) -> None:
     """Remove those of `candidates` that nothing reads, each followed by what only it read."""
-    for candidate in candidates:
-        pending = [candidate]
-        while pending:
-            pending.extend(_remove_unread(pending.pop(), ctx))
 
-
-def _remove_unread(node: Node, ctx: Context) -> list[Node]:
-    """Remove `node` if nothing reads it; the nodes that it read."""
-    graph = node.scope
-    if graph is None or any(t.outputs or graph.is_output(t) for t in node.outputs):
-        return []
-    if node.domain not in STANDARD_DOMAINS:
+    def has_effects(node: Node) -> bool:
+        if node.domain in _PURE_DOMAINS:
+            return False
         ctx.remarks.declined(node, f"nobody reads it, but operators of '{node.domain}' may have effects")
-        return []
-    feeding = [*node.inputs, *graph.captured(node)]
-    graph.remove(node)
-    ctx.remarks.applied(node, "nothing reads its outputs")
-    return [t.inputs[0] for t in feeding if t.inputs]
+        return True
+
+    for candidate in candidates:
+        if candidate.scope is not None:
+            for node in candidate.scope.remove_unused([candidate], has_effects):
+                ctx.remarks.applied(node, "nothing reads its outputs")

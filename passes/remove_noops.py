@@ -4,7 +4,7 @@
     a = Transpose(x, [0,2,3,1]); b = Relu(Transpose(a, [0,3,1,2]))     →      b = Relu(x)
     a = Reshape(x, [2,-1]); b = Reshape(a, [4,6])                      →      b = Reshape(x, [4,6])
 
-Whether one operator does nothing is in `noop_rules`, what two in a row come to in `noop_pairs`. Both compare shapes
+Whether one operator does nothing is in `_noop_rules`, what two in a row come to in `_noop_pairs`. Both compare shapes
 and types only where they are known. x + 0 turns −0 into +0 and Clip without bounds turns infinities into the largest
 number; both are equal as far as float comparison of finite values goes.
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir import Graph, Node, Tensor, Variable
-from graphopt.passes.noop_pairs import MERGES
-from graphopt.passes.noop_rules import FIRST_INPUT, SECOND_INPUT
+from graphopt.passes._noop_pairs import MERGES
+from graphopt.passes._noop_rules import FIRST_INPUT, SECOND_INPUT
 from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 
@@ -36,7 +36,7 @@ class RemoveNoops(Pass):
         """In graph order: when a node's turn comes, what is before it is simplified already."""
         for scope in graph.walk():
             for node in scope.live_nodes():
-                if node.domain not in ("", "ai.onnx"):
+                if not node.is_standard:
                     continue
                 merge = MERGES.get(node.op)
                 source = merge(scope, node, ctx) if merge else None

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Shape, Tensor
+from graphopt.ir import FLOAT_TYPES, Constant, Node, Shape, Tensor, fixed_value
 from graphopt.ir.linear_edit import Declined, Floats
 
 AFFINE_OPS = ("Mul", "Div", "Add", "Sub", "Neg")
@@ -128,13 +128,13 @@ def composed(steps: Sequence[ChannelAffine]) -> ChannelAffine:
     return whole
 
 
-def affine_op(graph: Graph, node: Node) -> tuple[int, ChannelAffine] | Declined | None:
+def affine_op(node: Node) -> tuple[int, ChannelAffine] | Declined | None:
     """(position of the activation, what is computed); None when `node` isn't such an operation with a constant."""
     if node.is_op("Neg") and node.inputs[0].dtype in FLOAT_TYPES:
         return 0, ChannelAffine(None, np.array([-1.0]), np.zeros(1))
     if not node.is_op("Mul", "Div", "Add", "Sub"):
         return None
-    fixed = [i for i, t in enumerate(node.inputs) if graph.constant_value(t) is not None]
+    fixed = [i for i, t in enumerate(node.inputs) if fixed_value(t) is not None]
     if len(fixed) != 1 or node.inputs[fixed[0]].dtype not in FLOAT_TYPES:
         return None
     constant, data = node.inputs[fixed[0]], node.inputs[1 - fixed[0]]

@@ -18,12 +18,11 @@ from networkx.utils import UnionFind
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable
 from graphopt.ir.conditions import unmet
 from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view
-from graphopt.ir.ops import is_never_negative
+from graphopt.ir.ops import LINEAR, is_never_negative
 from graphopt.quant import Scheme
 from graphopt.targets import OpRule, Role, Target
 
 FLOAT32 = np.dtype(np.float32)
-LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def _no_unions() -> UnionFind[Tensor]:
@@ -166,7 +165,7 @@ class _Walk:
         """
         found: dict[Tensor, Node | str] = {}
         for node in self.graph.nodes:
-            rule = None if node.domain else self.target.rules.get(node.op)
+            rule = self.target.rules.get(node.op) if node.is_standard else None
             if node.is_op("Relu", "Clip") and node.op in self.target.fused_activations:
                 found[node.outputs[0]] = "Relu" if node.op == "Relu" else node
             elif rule is not None and rule.role is Role.SAME_SCALE:
@@ -181,14 +180,14 @@ class _Walk:
 
     def rule(self, node: Node) -> OpRule | None:
         """The target's rule, when the node is a standard operator that the user doesn't keep in float."""
-        if node.domain:
+        if not node.is_standard:
             return None
         rule = self.target.rules.get(node.op)
         if self.keep_float(node):
             if rule is not None:
                 self.decline(node, "the user keeps it in float")
             return None
-        if rule is None and node.op in LINEAR_OPS:
+        if rule is None and node.op in LINEAR:
             reason = self.target.float_reasons.get(node.op, f"{self.target.title} has no integer kernel for it")
             self.decline(node, reason)
         return rule
@@ -201,7 +200,7 @@ class _Walk:
         """The tensor after the activations that the engine fuses behind the producer of `tensor`."""
         while True:
             reader = self.graph.sole_consumer(tensor)
-            if reader is None or reader.scope is not self.graph or reader.domain:
+            if reader is None or reader.scope is not self.graph or not reader.is_standard:
                 return tensor
             if reader.op not in self.target.fused_activations or reader.inputs[0] is not tensor:
                 return tensor

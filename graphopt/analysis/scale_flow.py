@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.analysis.channel_passage import hindrance, onto_inputs, onto_output
-from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir import Constant, Graph, Node, Shape, Tensor, fixed_value
 from graphopt.ir.linear import (
     Linear,
     linear_producer,
@@ -111,7 +111,7 @@ def _upstream(graph: Graph, tensor: Tensor, reader: Node, affine: ChannelAffine,
 
 def _into_operand(graph: Graph, node: Node, index: int, affine: ChannelAffine, search: _Search) -> Declined | None:
     """Make input `index` of `node` hold `affine` of what it holds now."""
-    value = graph.constant_value(node.inputs[index])
+    value = fixed_value(node.inputs[index])
     if value is not None:
         return _into_constant(node, index, value, affine, search)
     return _upstream(graph, node.inputs[index], node, affine, search)

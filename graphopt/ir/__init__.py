@@ -1,6 +1,18 @@
 """The intermediate representation: a graph that owns its nodes and tensors, and the way to and from ONNX files."""
 
-from graphopt.ir.elements import FLOAT_TYPES, Body, Constant, Dim, Extras, Node, Shape, Tensor, Variable
+from graphopt.ir.elements import (
+    FLOAT_TYPES,
+    Body,
+    Constant,
+    Dim,
+    Extras,
+    Node,
+    Shape,
+    Tensor,
+    Variable,
+    fixed_value,
+    is_fixed,
+)
 from graphopt.ir.files import check_output_path
 from graphopt.ir.from_proto import from_proto
 from graphopt.ir.graph import Graph, ModelFacts
@@ -26,8 +38,10 @@ __all__ = [
     "Violation",
     "check_output_path",
     "fill_types",
+    "fixed_value",
     "from_proto",
     "infer",
+    "is_fixed",
     "load",
     "print_graph",
     "save",

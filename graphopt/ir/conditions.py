@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.ir.elements import Node
+from graphopt.ir.elements import Node, fixed_value
 from graphopt.ir.graph import Graph
 
 Predicate = Callable[[Graph, Node], bool]
@@ -25,11 +25,11 @@ def _interpolates(_graph: Graph, node: Node) -> bool:
     return node.attr("mode", "nearest") in ("nearest", "linear")
 
 
-def _zero_pad(graph: Graph, node: Node) -> bool:
+def _zero_pad(_graph: Graph, node: Node) -> bool:
     if node.attr("mode", "constant") != "constant":
         return True  # reflect, edge and wrap copy values of the input
     value = node.input(2)
-    fixed = graph.constant_value(value)
+    fixed = fixed_value(value)
     return value is None or (fixed is not None and bool(np.all(fixed == 0)))
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -209,6 +209,19 @@ class Constant(gs.Constant):
 Tensor: TypeAlias = Variable | Constant
 
 
+def is_fixed(tensor: Tensor | None) -> TypeGuard[Constant]:
+    """Whether it is an initializer whose value the caller of the model can't override."""
+    return isinstance(tensor, Constant) and not tensor.is_input
+
+
+def fixed_value(tensor: Tensor | None) -> NDArray[Any] | None:
+    """The value of an initializer that the caller of the model can't override, else None.
+
+    Read-only: copy before changing. `Graph.set_values` or a new constant changes a model.
+    """
+    return tensor.values if is_fixed(tensor) else None
+
+
 class Node(gs.Node):
     """One operation.
 
@@ -249,9 +262,14 @@ class Node(gs.Node):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether this is an operator of the default ONNX domain."""
+        return self.domain in ("", "ai.onnx")
+
     def is_op(self, *ops: str) -> bool:
-        """Whether this is one of the named standard operators (the default ONNX domain)."""
-        return self.domain in ("", "ai.onnx") and self.op in ops
+        """Whether this is one of the named standard operators."""
+        return self.is_standard and self.op in ops
 
     def input(self, index: int) -> Tensor | None:
         """Input `index`, or None when it is omitted."""
@@ -309,5 +327,3 @@ def onnx_dtype(dtype: np.dtype[Any]) -> int:
 FLOAT_TYPES: frozenset[np.dtype[Any]] = frozenset(
     np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 )
-
-NodePredicate: TypeAlias = Callable[[Node], bool]

@@ -36,7 +36,7 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
     Raises:
         NotEvaluableError: with the reason, whatever went wrong.
     """
-    if node.domain not in ("", "ai.onnx"):
+    if not node.is_standard:
         raise NotEvaluableError(f"operators of '{node.domain}' aren't evaluated here")
     if any(value is not None and value.dtype == object for value in inputs):
         raise NotEvaluableError("strings aren't evaluated here")

@@ -8,7 +8,7 @@ Each mutator bumps `revision`, which is how the pass manager knows whether a pas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from graphopt.errors import InternalError
-from graphopt.ir.elements import Body, Constant, Dim, Node, Tensor, Variable
+from graphopt.ir.elements import Body, Constant, Dim, Node, Tensor, Variable, is_fixed
 from graphopt.quant.plan import QuantPlan
 
 if TYPE_CHECKING:
@@ -154,15 +154,6 @@ class Graph:
             return None
         return tensor.outputs[0]
 
-    def constant_value(self, tensor: Tensor | None) -> NDArray[Any] | None:
-        """The value of an initializer that can't be overridden from outside, else None.
-
-        Read-only: copy before changing. Use `set_values` or a new constant to change a model.
-        """
-        if not isinstance(tensor, Constant) or tensor.is_input:
-            return None
-        return tensor.values
-
     def tensors(self) -> dict[str, Tensor]:
         """Every named tensor of this graph by name: inputs, constants and node outputs, in graph order."""
         found: dict[str, Tensor] = {t.name: t for t in self.inputs}
@@ -291,7 +282,7 @@ class Graph:
             ValueError: the input isn't a constant whose value is fixed.
         """
         tensor = node.input(index)
-        if not isinstance(tensor, Constant) or tensor.is_input:
+        if not is_fixed(tensor):
             raise ValueError(f"input {index} of {node} is not a constant")
         if self.sole_consumer(tensor) is node and tensor.scope is node.scope:
             return tensor
@@ -368,13 +359,18 @@ class Graph:
         node.scope = None
         self._changed()
 
-    def remove_unused(self, candidates: Iterable[Node]) -> list[Node]:
-        """Remove those of `candidates` whose results nobody reads, then what only they read; returns the removed."""
+    def remove_unused(self, candidates: Iterable[Node], keep: Callable[[Node], bool] | None = None) -> list[Node]:
+        """Remove those of `candidates` whose results nobody reads, then what only they read; returns the removed.
+
+        `keep` is asked before a node goes; one that it keeps keeps what it reads, too.
+        """
         removed: list[Node] = []
         pending = list(candidates)
         while pending:
             node = pending.pop()
             if node.scope is None or any(t.outputs or self.is_output(t) for t in node.outputs):
+                continue
+            if keep is not None and keep(node):
                 continue
             feeding = [*node.inputs, *self.captured(node)]
             self.remove(node)

@@ -144,7 +144,7 @@ def _declare_runnable_opset(graph: Graph) -> None:
         return
     for scope in graph.walk():
         for node in scope.nodes:
-            if node.domain == "" and onnx.defs.get_schema(node.op, declared).since_version > MAX_RUNNABLE_OPSET:
+            if node.is_standard and onnx.defs.get_schema(node.op, declared).since_version > MAX_RUNNABLE_OPSET:
                 return
     graph.set_opset(MAX_RUNNABLE_OPSET)
     graph.facts.notes.append(

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import FLOAT_TYPES, Constant, Node, Tensor, Variable
+from graphopt.ir.elements import FLOAT_TYPES, Constant, Node, Tensor, Variable, is_fixed
 from graphopt.ir.graph import Graph
 
 LinearKind = Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]
@@ -187,9 +187,7 @@ def bias_operand(add: Node, computed: Tensor) -> int:
 
 
 def _fixed(tensor: Tensor | None) -> Constant | None:
-    if isinstance(tensor, Constant) and not tensor.is_input and tensor.dtype in FLOAT_TYPES:
-        return tensor
-    return None
+    return tensor if is_fixed(tensor) and tensor.dtype in FLOAT_TYPES else None
 
 
 def _conv_view(node: Node) -> Linear | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import FLOAT_TYPES, Constant, Node
+from graphopt.ir.elements import FLOAT_TYPES, Node, is_fixed
 from graphopt.ir.graph import Graph
 from graphopt.ir.linear import Linear, bias_add, bias_operand
 
@@ -171,7 +171,7 @@ def _bias_values(graph: Graph, linear: Linear) -> Floats | Declined | None:
     tensor = slot[0].input(slot[1])
     if tensor is None or (linear.kind == "Gemm" and linear.node.attr("beta", 1.0) == 0.0):
         return None
-    if not isinstance(tensor, Constant) or tensor.is_input or tensor.dtype not in FLOAT_TYPES:
+    if not is_fixed(tensor) or tensor.dtype not in FLOAT_TYPES:
         return Declined(f"the bias '{tensor.name}' of {linear.node} isn't a fixed initializer")
     return tensor.values.astype(np.float64)
 

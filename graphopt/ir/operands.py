@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import Constant, Node, Shape, Tensor
-
-
-def fixed_value(tensor: Tensor | None) -> NDArray[Any] | None:
-    """The value of an initializer that the caller of the model can't override, else None. Read-only."""
-    if not isinstance(tensor, Constant) or tensor.is_input:
-        return None
-    return tensor.values
+from graphopt.ir.elements import Node, Shape, fixed_value
 
 
 def is_given(node: Node, attr: str, index: int) -> bool:

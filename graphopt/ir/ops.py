@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.ir.elements import Constant, Node, Tensor
+from graphopt.ir.elements import Constant, Node, Tensor, is_fixed
 
 RESHAPES: frozenset[str] = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 """Same elements in the same order under another shape."""
@@ -42,9 +42,6 @@ RANDOM: frozenset[str] = frozenset(
 QUANTIZE: frozenset[str] = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 """Backends match these by position: each wants its own, and a weight's DequantizeLinear must stay at the weight."""
 
-GROWS: frozenset[str] = frozenset({"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Resize", "Tile"})
-"""Operators whose output can be far bigger than all they read."""
-
 ENGINE_DEFINED: frozenset[str] = frozenset({"Attention", "DFT", "FlexAttention", "MaxUnpool", "Resize", "STFT"})
 """Where onnx's reference implementation and onnxruntime differ by more than rounding (measured on onnx's own backend
 suite): leave their result to the engine.
@@ -54,6 +51,9 @@ NEVER_NEGATIVE: frozenset[str] = frozenset(
     {"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt", "ThresholdedRelu"}
 )
 """The output is at least 0 whatever the input (or NaN), with default attributes; `is_never_negative` looks further."""
+
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Sums of products of an activation and a weight: what runs in integers, and where the time goes."""
 
 _KEEPS_SIGN = frozenset(
     {"AveragePool", "DepthToSpace", "Dropout", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MaxPool", "Slice"}
@@ -76,7 +76,7 @@ def is_random(node: Node, opset: int) -> bool:
         training = node.input(2)
         if training is None:
             return False
-        return not (isinstance(training, Constant) and not training.is_input and not training.values.any())
+        return not (is_fixed(training) and not training.values.any())
     return any(is_random(inner, opset) for _, body in node.bodies() for inner in body.nodes)
 
 

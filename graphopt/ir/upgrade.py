@@ -43,7 +43,7 @@ def upgrade(model: onnx.ModelProto, to_opset: int) -> onnx.ModelProto:
 def has_experimental(graph: Graph) -> bool:
     """Whether the model uses operators that were never standard, but that `upgrade_graph` knows how to express."""
     return any(
-        node.domain == "" and not onnx.defs.has(node.op, graph.opset) and rule_for(node, graph.opset) is not None
+        node.is_standard and not onnx.defs.has(node.op, graph.opset) and rule_for(node, graph.opset) is not None
         for scope in graph.walk()
         for node in scope.nodes
     )
@@ -89,7 +89,7 @@ class _Converter:
 
     def convert(self, node: Node) -> Rewrite | None:
         """What replaces `node`, or None when it means the same in the new opset."""
-        if node.domain != "":
+        if not node.is_standard:
             return None
         rule = rule_for(node, self.start)
         if rule is not None:

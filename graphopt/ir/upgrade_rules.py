@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from graphopt.errors import UnsupportedError
-from graphopt.ir.elements import Constant, Node
+from graphopt.ir.elements import Node, fixed_value
 
 RULES_OPSET = 13
 
@@ -85,8 +85,7 @@ def _resize(node: Node) -> Rewrite:
     """Upsample and Resize-10: x_in = x_out / scale; nearest rounds down when growing and up when shrinking."""
     rewrite = Rewrite()
     if len(node.inputs) > 1:
-        scales_name, stored = "i1", node.inputs[1]
-        values = stored.values if isinstance(stored, Constant) and not stored.is_input else None
+        scales_name, values = "i1", fixed_value(node.inputs[1])
     else:
         values = np.asarray(node.attr("scales"), np.float32)
         scales_name = rewrite.constant(values, "scales")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphopt.ir.elements import Constant, Node, Shape, Tensor
+from graphopt.ir.elements import Node, Shape, Tensor, is_fixed
 from graphopt.ir.graph import Graph
 from graphopt.ir.violation import Violation
 
@@ -76,7 +76,7 @@ def _problems(node: Node, opset: int) -> Iterator[str]:
 def _scale_problems(scale: Tensor) -> Iterator[str]:
     if scale.dtype is not None and np.dtype(scale.dtype).kind in "iub":
         yield f"its scale '{scale.name}' is {scale.dtype}, not a float type"
-    if not isinstance(scale, Constant) or scale.is_input:
+    if not is_fixed(scale):
         return
     values = scale.values.astype(np.float64)
     if not np.isfinite(values).all() or not (values > 0).all():
@@ -115,7 +115,7 @@ def _zero_point_problems(integers: Tensor, scale: Tensor, zero_point: Tensor) ->
     shapes = {shape or (1,) for shape in (zero_point.shape, scale.shape) if shape is not None}  # rank 0 is like [1]
     if len(shapes) > 1 and zero_point.shape is not None and scale.shape is not None:
         yield f"its zero point '{name}' has shape {list(zero_point.shape)}, its scale {list(scale.shape)}"
-    if not isinstance(zero_point, Constant) or zero_point.is_input:
+    if not is_fixed(zero_point):
         return
     if integers.dtype == np.dtype(np.int32) and np.any(zero_point.values):
         yield f"its zero point '{name}' must be 0 for int32 (the specification has no other)"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir.ops import LINEAR
 from graphopt.ir.to_proto import value_bytes
 
-_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER_LINEAR = {"QLinearConv": "Conv", "ConvInteger": "Conv", "QLinearMatMul": "MatMul", "MatMulInteger": "MatMul"}
 
 
@@ -62,7 +62,7 @@ class Inspection:
 def inspect_model(graph: Graph, source: str) -> Inspection:
     """Count what is in `graph`; `source` names it. Linear in the number of nodes, values are not read."""
     nodes = [(scope, node) for scope in graph.walk() for node in scope.nodes]
-    ops = Counter(node.op if not node.domain else f"{node.domain}.{node.op}" for _, node in nodes)
+    ops = Counter(node.op if node.is_standard else f"{node.domain}.{node.op}" for _, node in nodes)
     layers = [(node, _macs(node), _is_quantized(scope, node)) for scope, node in nodes if _kind(node)]
     facts = graph.facts
     return Inspection(
@@ -88,9 +88,9 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
 
 
 def _kind(node: Node) -> str | None:
-    if node.is_op(*_LINEAR):
+    if node.is_op(*LINEAR):
         return node.op
-    return _INTEGER_LINEAR.get(node.op) if node.domain == "" else None
+    return _INTEGER_LINEAR.get(node.op) if node.is_standard else None
 
 
 def _is_quantized(graph: Graph, node: Node) -> bool:

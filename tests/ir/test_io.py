@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 from graphopt.errors import ConfigError, EmitError, GraphoptError, LoadError
-from graphopt.ir import Constant, Graph, load, save, to_proto
+from graphopt.ir import Constant, Graph, fixed_value, load, save, to_proto
 from graphopt.ir import write as write_module
 from tests.support.rewrite import assert_same_outputs, run
 
@@ -318,7 +318,7 @@ def test_defaults_that_may_be_overridden_stay() -> None:
     made.graph.input.append(onnx.helper.make_tensor_value_info("b", 1, [64]))
     graph = load(made)
     assert constant(graph, "b").is_input
-    assert graph.constant_value(constant(graph, "b")) is None
+    assert fixed_value(constant(graph, "b")) is None
     assert [i.name for i in to_proto(graph).graph.input] == ["x", "b"]
     assert not constant(load(made, keep_defaults=False), "b").is_input
 

@@ -42,7 +42,7 @@ def foldable(graph: Graph) -> list[str]:
     for node in graph.nodes:
         if node.op == "BatchNormalization":
             found.append(str(node))
-        elif affine_op(graph, node) is not None:
+        elif affine_op(node) is not None:
             data = next((t for t in node.inputs if not hasattr(t, "is_input")), None)
             linear = None if data is None else linear_producer(graph, data)
             if linear is not None and linear.kind != "MatMul" and graph.sole_consumer(linear.output) is node:

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphopt.ir import Graph, Node, Tensor
+from graphopt.ir import Graph, Node, Tensor, fixed_value
 from graphopt.ir.elements import numpy_dtype
-from graphopt.ir.operands import fixed_value, int_list, same_shape
+from graphopt.ir.operands import int_list, same_shape
 from graphopt.ir.ops import RESHAPES
 from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context
