@@ -60,19 +60,24 @@ class Score:
     """A model in an engine against the float model in onnxruntime, on the same samples.
 
     Attributes:
-        correct: samples whose largest output is the label; None without labels.
+        right: for each sample, whether its largest output is the label; None without labels.
         differing: samples whose largest output is another one than the float model's; None without labels.
         samples: how many there were.
         sqnr_db: of the first output, over all samples, in dB.
         integer, layers: how many of all Conv, ConvTranspose, Gemm and MatMul that the engine runs are in 8 bits.
     """
 
-    correct: int | None
+    right: tuple[bool, ...] | None
     differing: int | None
     samples: int
     sqnr_db: float
     integer: int
     layers: int
+
+    @property
+    def correct(self) -> int | None:
+        """Samples whose largest output is the label; None without labels."""
+        return None if self.right is None else sum(self.right)
 
 
 def first_outputs(engine: str, model: onnx.ModelProto | Path, feeds: Feeds) -> Iterator[NDArray[Any]]:
@@ -103,11 +108,26 @@ def score(
         tally.add(expected, output)
         decisions.append(int(np.argmax(output)))
     integer, layers = integer_layers(engine, model)
-    correct = differing = None
+    right = differing = None
     if labels is not None:
-        correct = sum(int(d) == int(y) for d, y in zip(decisions, labels, strict=True))
+        right = tuple(d == int(y) for d, y in zip(decisions, labels, strict=True))
         differing = sum(d != int(np.argmax(r)) for d, r in zip(decisions, reference, strict=True))
-    return Score(correct, differing, len(feeds), tally.sqnr_db, integer, layers)
+    return Score(right, differing, len(feeds), tally.sqnr_db, integer, layers)
+
+
+def worse(ours: Score, theirs: Score) -> list[str]:
+    """In what `ours` is behind."""
+    found: list[str] = []
+    if ours.sqnr_db < theirs.sqnr_db:
+        found.append(f"{theirs.sqnr_db - ours.sqnr_db:.1f} dB less")
+    if ours.right is not None and theirs.right is not None:
+        here = sum(a and not b for a, b in zip(ours.right, theirs.right, strict=True))
+        there = sum(b and not a for a, b in zip(ours.right, theirs.right, strict=True))
+        if here < there:
+            # Equally good models would split these like tosses of a coin.
+            split = f"{here} right only here, {there} only there"
+            found.append(f"{there - here} of {ours.samples} samples fewer right ({split})")
+    return found
 
 
 @dataclass(frozen=True)

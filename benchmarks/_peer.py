@@ -60,7 +60,8 @@ def quantized(path: Path, feeds: Feeds) -> Quantized | str:
     try:
         plain = _quantize(path, feeds, prepare=False)
     except Exception as error:
-        return f"{_said(error)} (with its pre-processing: {prepared})"
+        said = _said(error)
+        return said if said == prepared else f"{said} (with its pre-processing: {prepared})"
     return replace(plain, note=f"without its pre-processing, with which it fails: {prepared}")
 
 
@@ -103,6 +104,11 @@ class Published:
     top1: tuple[str, str]
     sqnr_db: tuple[str, str]
     share: tuple[str, str]
+
+    def cells(self, engine: int) -> list[str]:
+        """Top-1 in percent, SQNR and share in one of the engines."""
+        top1 = self.top1[engine]
+        return [top1 if top1 == "–" else f"{100 * float(top1):.2f}", self.sqnr_db[engine], self.share[engine]]
 
 
 def published(name: str) -> Published | None:

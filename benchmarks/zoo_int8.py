@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,10 +25,22 @@ import onnx
 from numpy.typing import NDArray
 
 import graphopt
-from benchmarks._common import ENGINES, Feeds, Score, Table, first_outputs, score, script, zoo_names
-from benchmarks._peer import Published, Quantized, published, quantized
+from benchmarks._common import (
+    ENGINES,
+    Feeds,
+    Score,
+    Table,
+    first_outputs,
+    integer_layers,
+    score,
+    script,
+    worse,
+    zoo_names,
+)
+from benchmarks._peer import Quantized, published, quantized
 
 CALIBRATION_LABELLED, UNLABELLED = 64, 24
+PUBLISHED_SAMPLES = 400  # what peers.md was judged on
 
 OURS = (
     ("model", 27), ("engine", 11), ("fp32 %", 6), ("int8 %", 6), ("differ", 6), ("dB", 6), ("8 bits", 7),
@@ -50,7 +63,7 @@ class Notes:
         for head, lines in (
             ("Left in float by the plan", self.in_float),
             ("Failures", self.failed),
-            ("Fewer samples right than the peer", self.below),
+            ("Worse than the peer", self.below),
         ):
             print(f"\n{head}:")
             print("\n".join(f"- {line}" for line in lines) or "- none")
@@ -95,18 +108,28 @@ def compare(subject: Subject, engine: str, notes: Notes) -> list[str]:
         bytes_ratio = result.model.ByteSize() / subject.path.stat().st_size
         seconds = sum(record.seconds for record in result.report.passes)
         cells += [*scored(ours), f"{bytes_ratio:.2f}", f"{seconds:.1f}", f"{result.report.seconds:.1f}"]
-        reasons = Counter(f"{layer.op}: {layer.reason}" for layer in result.report.layers if not layer.integer)
-        notes.in_float += [f"{where}: {count} × {reason}" for reason, count in reasons.items()]
+        # Names of tensors are left out, so that one reason is one line.
+        floats = [(x.op, re.sub("'[^']*'", "…", x.reason)) for x in result.report.layers if not x.integer]
+        notes.in_float += [f"{where}: {count} × {op}: {why}" for (op, why), count in Counter(floats).items()]
     except graphopt.GraphoptError as error:
-        notes.failed.append(f"{where}: {error}")
+        notes.failed.append(f"{where}: {error}{float_too(engine, subject.path)}")
         cells += ["fails", *["–"] * 6]
     listed = published(subject.name)
-    cells += ["–"] * 3 if listed is None else listed_cells(listed, ENGINES.index(engine))
-    if listed is not None and ours is not None and ours.correct is not None:
+    cells += ["–"] * 3 if listed is None else listed.cells(ENGINES.index(engine))
+    if listed is not None and ours is not None and ours.correct is not None and ours.samples == PUBLISHED_SAMPLES:
         theirs = round(float(listed.top1[ENGINES.index(engine)]) * ours.samples)
         if ours.correct < theirs:
             notes.below.append(f"{where}: {theirs - ours.correct} of {ours.samples} fewer than in peers.md")
     return [*cells, *peer_cells(subject, engine, ours, notes)]
+
+
+def float_too(engine: str, path: Path) -> str:
+    """What to add to a failure when the engine can't run the original either."""
+    try:
+        integer_layers(engine, path)
+    except graphopt.UnsupportedError:
+        return " [the float model fails there too]"
+    return ""
 
 
 def peer_cells(subject: Subject, engine: str, ours: Score | None, notes: Notes) -> list[str]:
@@ -124,9 +147,8 @@ def peer_cells(subject: Subject, engine: str, ours: Score | None, notes: Notes) 
     except graphopt.GraphoptError as error:
         notes.failed.append(f"{where}: the peer's model: {error}")
         return ["fails", *["–"] * 4]
-    if ours is not None and ours.correct is not None and theirs.correct is not None and ours.correct < theirs.correct:
-        missing = theirs.correct - ours.correct
-        notes.below.append(f"{where}: {missing} of {ours.samples} fewer than the peer in the same run")
+    if ours is not None:
+        notes.below += [f"{where}: {what} than the peer in the same run" for what in worse(ours, theirs)]
     return [*scored(theirs), f"{subject.peer.seconds:.1f}"]
 
 
@@ -135,12 +157,6 @@ def scored(found: Score) -> list[str]:
     top1 = "–" if found.correct is None else percent(found.correct, found.samples)
     differ = "–" if found.differing is None else str(found.differing)
     return [top1, differ, f"{found.sqnr_db:.1f}", f"{found.integer}/{found.layers}"]
-
-
-def listed_cells(listed: Published, engine: int) -> list[str]:
-    """The cells of a line of peers.md."""
-    top1 = listed.top1[engine]
-    return [top1 if top1 == "–" else f"{100 * float(top1):.2f}", listed.sqnr_db[engine], listed.share[engine]]
 
 
 def correct(subject: Subject) -> int:
@@ -158,7 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", metavar="NAME", help="models of the zoo (default: all)")
     parser.add_argument("--targets", nargs="+", choices=ENGINES, default=ENGINES)
-    parser.add_argument("--samples", type=int, default=400, metavar="N", help="labelled validation samples")
+    parser.add_argument(
+        "--samples", type=int, default=PUBLISHED_SAMPLES, metavar="N", help="labelled validation samples"
+    )
     parser.add_argument("--peer", action="store_true", help="run onnxruntime.quantization side by side")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args(arguments)
