@@ -106,7 +106,7 @@ def foldable(graph: Graph) -> int:
     found = 0
     for node in graph.nodes:
         data = next((t for t in node.inputs if not isinstance(t, Constant)), None)
-        if data is None or affine_op(graph, node) is None:
+        if data is None or affine_op(node) is None:
             continue
         linear = linear_producer(graph, data)
         found += linear is not None and linear.kind != "MatMul" and graph.sole_consumer(linear.output) is node
