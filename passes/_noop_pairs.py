@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphopt.ir import Graph, Node, Tensor, fixed_value
-from graphopt.ir.elements import numpy_dtype
+from graphopt.ir.dtypes import numpy_dtype
 from graphopt.ir.operands import int_list, same_shape
 from graphopt.ir.ops import RESHAPES
 from graphopt.passes.remove_dead import sweep

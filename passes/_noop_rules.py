@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.ir import Node, Tensor, fixed_value
-from graphopt.ir.elements import numpy_dtype
+from graphopt.ir.dtypes import numpy_dtype
 from graphopt.ir.operands import int_list, is_given, normalized_axes, parameter, same_shape, static_shape
 from graphopt.ir.ops import is_never_negative, is_random
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor, fixed_value, is_fixed
-from graphopt.ir.elements import onnx_dtype
+from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.evaluate import evaluate, output_bytes
 from graphopt.ir.inline import inline_body
 from graphopt.ir.kernels import MOVES, NotEvaluableError

@@ -1,21 +1,11 @@
 """The intermediate representation: a graph that owns its nodes and tensors, and the way to and from ONNX files."""
 
-from graphopt.ir.elements import (
-    FLOAT_TYPES,
-    Body,
-    Constant,
-    Dim,
-    Extras,
-    Node,
-    Shape,
-    Tensor,
-    Variable,
-    fixed_value,
-    is_fixed,
-)
+from graphopt.ir.dtypes import FLOAT_TYPES
+from graphopt.ir.elements import Body, Constant, Dim, Extras, Node, Shape, Tensor, Variable, fixed_value, is_fixed
+from graphopt.ir.facts import ModelFacts
 from graphopt.ir.files import check_output_path
 from graphopt.ir.from_proto import from_proto
-from graphopt.ir.graph import Graph, ModelFacts
+from graphopt.ir.graph import Graph
 from graphopt.ir.io import load, save
 from graphopt.ir.printer import print_graph
 from graphopt.ir.shapes import fill_types, infer

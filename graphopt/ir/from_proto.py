@@ -15,18 +15,10 @@ import onnx
 from onnx import AttributeProto, helper
 
 from graphopt.errors import LoadError
-from graphopt.ir.elements import (
-    Constant,
-    Dim,
-    Extras,
-    LazyConstant,
-    Node,
-    SparseConstant,
-    Tensor,
-    Variable,
-    numpy_dtype,
-)
+from graphopt.ir.dtypes import numpy_dtype
+from graphopt.ir.elements import Constant, Dim, Extras, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
+from graphopt.ir.stored import LazyConstant, SparseConstant
 
 _UNSTATED_OPSET = 13
 

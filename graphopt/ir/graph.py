@@ -7,11 +7,9 @@ Each mutator bumps `revision`, which is how the pass manager knows whether a pas
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -19,44 +17,9 @@ from numpy.typing import NDArray
 
 from graphopt.errors import InternalError
 from graphopt.ir.elements import Body, Constant, Dim, Node, Tensor, Variable, is_fixed
+from graphopt.ir.facts import ModelFacts
+from graphopt.ir.order import sorted_nodes
 from graphopt.quant.plan import QuantPlan
-
-if TYPE_CHECKING:
-    from graphopt.ir.shapes import Inferred
-
-
-@dataclass
-class ModelFacts:
-    """What belongs to the model and not to one of its graphs; shared by the main graph and all nested ones."""
-
-    ir_version: int = 10
-    opset_imports: dict[str, int] = field(default_factory=dict[str, int])
-    producer_name: str = ""
-    producer_version: str = ""
-    domain: str = ""
-    model_version: int = 0
-    doc_string: str = ""
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
-    functions: list[onnx.FunctionProto] = field(default_factory=list[onnx.FunctionProto])
-    training_info: list[onnx.TrainingInfoProto] = field(default_factory=list[onnx.TrainingInfoProto])
-    device_configurations: list[onnx.DeviceConfigurationProto] = field(
-        default_factory=list[onnx.DeviceConfigurationProto]
-    )
-    # What loading changed, dropped or assumed, for the user to read.
-    notes: list[str] = field(default_factory=list[str])
-    # Files that the model came from, external data included; none of them may be written to.
-    source_files: tuple[Path, ...] = ()
-    has_external_data: bool = False
-    # Names of all tensors and of all nodes, removed ones included, so that a name never means two things. Apart
-    # from each other, because exporters often give a node the name of its output.
-    names: set[str] = field(default_factory=set[str])
-    node_names: set[str] = field(default_factory=set[str])
-    name_counters: Counter[str] = field(default_factory=Counter[str])
-    output_uses: Counter[int] = field(default_factory=Counter[int])
-    plan: QuantPlan = field(default_factory=QuantPlan)
-    revision: int = 0
-    # What inference found in the model as it stands; None when it has changed since. See `shapes.fill_types`.
-    inference: Inferred | None = None
 
 
 class Graph:
@@ -385,7 +348,7 @@ class Graph:
             InternalError: the nodes form a cycle.
         """
         for scope in self.walk():
-            scope._sort_own()
+            scope.gs.nodes = sorted_nodes(scope)
 
     def set_opset(self, version: int) -> None:
         """Declare the version of the standard operators (the caller guarantees that all nodes mean the same in it)."""
@@ -423,35 +386,6 @@ class Graph:
                 for key, e in self.plan.tensors.items()
             }
         tensor.name = name
-
-    def _sort_own(self) -> None:
-        """Depth-first post-order from each node in its present place, without recursion."""
-        ordered: list[Node] = []
-        state: dict[Node, int] = {}  # 1: on the path, 2: placed
-        for start in self.nodes:
-            stack = [start]
-            while stack:
-                node = stack[-1]
-                if state.get(node) == 2:
-                    stack.pop()
-                    continue
-                waiting: list[Node] = []
-                if state.get(node) is None:
-                    state[node] = 1
-                    for tensor in (*node.inputs, *self.captured(node)):
-                        producer = tensor.inputs[0] if tensor.inputs else None
-                        if producer is None or producer.scope is not self or state.get(producer) == 2:
-                            continue
-                        if state.get(producer) == 1:
-                            raise InternalError(f"{node} and {producer} depend on each other (a cycle)")
-                        waiting.append(producer)
-                if waiting:
-                    stack.extend(reversed(waiting))
-                    continue
-                state[node] = 2
-                ordered.append(node)
-                stack.pop()
-        self.gs.nodes = ordered
 
 
 def _kind(value: object) -> list[type]:

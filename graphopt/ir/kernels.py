@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import Constant, Node, numpy_dtype
+from graphopt.ir.dtypes import numpy_dtype
+from graphopt.ir.elements import Constant, Node
 
 Array: TypeAlias = NDArray[Any]
 Inputs: TypeAlias = Sequence[Array | None]

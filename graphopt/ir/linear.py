@@ -16,7 +16,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import FLOAT_TYPES, Constant, Node, Tensor, Variable, is_fixed
+from graphopt.ir.dtypes import FLOAT_TYPES
+from graphopt.ir.elements import Constant, Node, Tensor, Variable, is_fixed
 from graphopt.ir.graph import Graph
 
 LinearKind = Literal["Conv", "ConvTranspose", "Gemm", "MatMul"]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import FLOAT_TYPES, Node, is_fixed
+from graphopt.ir.dtypes import FLOAT_TYPES
+from graphopt.ir.elements import Node, is_fixed
 from graphopt.ir.graph import Graph
 from graphopt.ir.linear import Linear, bias_add, bias_operand
 

@@ -20,8 +20,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from graphopt.ir.elements import Body, Constant, Node, SparseConstant, Tensor, Variable
+from graphopt.ir.elements import Body, Constant, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
+from graphopt.ir.stored import SparseConstant
 from graphopt.ir.tensor_types import TensorType
 from graphopt.ir.to_proto import ir_version
 from graphopt.quant.arithmetic import solve_params

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from graphopt.ir.elements import Dim, Shape, Variable, numpy_dtype
+from graphopt.ir.dtypes import numpy_dtype
+from graphopt.ir.elements import Dim, Shape, Variable
 
 # Names that onnx's inference makes up for sizes it doesn't know. They differ from run to run of it, so that two
 # tensors with the same made-up name needn't have the same size.

@@ -15,17 +15,11 @@ from onnx import helper, numpy_helper
 
 from graphopt.errors import UnsupportedError
 from graphopt.ir import external
-from graphopt.ir.elements import (
-    Body,
-    Constant,
-    Extras,
-    Node,
-    SparseConstant,
-    Tensor,
-    Variable,
-    onnx_dtype,
-)
-from graphopt.ir.graph import Graph, ModelFacts
+from graphopt.ir.dtypes import onnx_dtype
+from graphopt.ir.elements import Body, Constant, Extras, Node, Tensor, Variable
+from graphopt.ir.facts import ModelFacts
+from graphopt.ir.graph import Graph
+from graphopt.ir.stored import SparseConstant
 
 KeepValue = Callable[[Constant], bool]
 KeepType = Callable[[Variable], bool]

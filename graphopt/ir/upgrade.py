@@ -14,10 +14,12 @@ import onnx
 from onnx import helper
 
 from graphopt.errors import LoadError, UnsupportedError, one_line
-from graphopt.ir.elements import Constant, LazyConstant, Node, Tensor, Variable, onnx_dtype
+from graphopt.ir.dtypes import onnx_dtype
+from graphopt.ir.elements import Constant, Node, Tensor, Variable
 from graphopt.ir.from_proto import attribute_value, from_proto
 from graphopt.ir.graph import Graph
 from graphopt.ir.shapes import infer
+from graphopt.ir.stored import LazyConstant
 from graphopt.ir.to_proto import attribute_protos, to_proto
 from graphopt.ir.upgrade_rules import RULES_OPSET, Rewrite, rule_for
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graphopt.errors import EmitError, one_line
-from graphopt.ir.elements import Constant, onnx_dtype
+from graphopt.ir.dtypes import onnx_dtype
+from graphopt.ir.elements import Constant
 from graphopt.ir.files import check_output_path, data_path, replacing
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import TEXT_SUFFIXES, parse_problem

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import onnx
 
 from graphopt.ir import Constant, Graph, from_proto, to_proto
-from graphopt.ir.elements import onnx_dtype
+from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.to_proto import tensor_proto
 
 _SMALL_BYTES = 1024  # copying these costs less than keeping track of them
