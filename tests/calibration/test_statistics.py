@@ -72,8 +72,9 @@ def test_the_minmax_solver_clips_nothing_whatever_the_scheme():
 
 
 def test_solvers_are_found_by_name():
-    assert solver("minmax") is SOLVERS["minmax"] is minmax
+    assert solver("minmax") is SOLVERS["minmax"]
+    assert SOLVERS["minmax"].solve is minmax
     with pytest.raises(ConfigError, match=r"'minmx': did you mean 'minmax'\?"):
         solver("minmx")
-    with pytest.raises(ConfigError, match="there are: minmax"):
+    with pytest.raises(ConfigError, match="there are: minmax, ema"):
         solver("entropy")
