@@ -112,7 +112,7 @@ class _Walk:
         if linear.weight_index == 0:
             self.decline(node, "its constant operand is the left one, which no integer kernel takes as weight")
             return
-        if reason := self.not_float32(node):
+        if reason := self.not_float32(node) or unmet(self.graph, node, rule.conditions):
             self.decline(node, reason)
             return
         self.placement.want(node, linear.data_index)
@@ -166,7 +166,7 @@ class _Walk:
         found: dict[Tensor, Node | str] = {}
         for node in self.graph.nodes:
             rule = self.target.rules.get(node.op) if node.is_standard else None
-            if node.is_op("Relu", "Clip") and node.op in self.target.fused_activations:
+            if node.is_op("Relu", "Clip") and self.can_fuse(node):
                 found[node.outputs[0]] = "Relu" if node.op == "Relu" else node
             elif rule is not None and rule.role is Role.SAME_SCALE:
                 bounds = [found.get(t) for _, t in self.activations(node)]
@@ -202,13 +202,18 @@ class _Walk:
             reader = self.graph.sole_consumer(tensor)
             if reader is None or reader.scope is not self.graph or not reader.is_standard:
                 return tensor
-            if reader.op not in self.target.fused_activations or reader.inputs[0] is not tensor:
+            if not self.can_fuse(reader) or reader.inputs[0] is not tensor:
                 return tensor
             tensor = reader.outputs[0]
 
+    def can_fuse(self, node: Node) -> bool:
+        """Whether the engine runs `node` inside a kernel before it."""
+        conditions = self.target.fused_conditions.get(node.op, ())
+        return node.op in self.target.fused_activations and unmet(self.graph, node, conditions) is None
+
     def is_fused(self, node: Node) -> bool:
         """Whether `node` is an activation that runs inside the kernel before it, so that Q comes after it only."""
-        while node.op in self.target.fused_activations and self.graph.sole_consumer(node.inputs[0]) is node:
+        while self.can_fuse(node) and self.graph.sole_consumer(node.inputs[0]) is node:
             before = self.graph.producer(node.inputs[0])
             if before is None:
                 return False

@@ -33,10 +33,32 @@ def _zero_pad(_graph: Graph, node: Node) -> bool:
     return value is None or (fixed is not None and bool(np.all(fixed == 0)))
 
 
+def _one_group(_graph: Graph, node: Node) -> bool:
+    return node.attr("group", 1) == 1
+
+
+def _column_bias(_graph: Graph, node: Node) -> bool:
+    bias = node.input(2)
+    if bias is None:
+        return True
+    values = fixed_value(bias)
+    if values is None or node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
+        return False
+    return values.shape[-1:] == (values.size,) or values.size == 1
+
+
+def _from_zero(_graph: Graph, node: Node) -> bool:
+    low, high = (fixed_value(node.input(i)) for i in (1, 2))
+    return low is not None and bool(low == 0) and (node.input(2) is None or (high is not None and bool(high > 0)))
+
+
 CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "sole-output": (_sole_output, "its second output is used"),
     "nearest": (_nearest, "its mode isn't 'nearest'"),
     "interpolates": (_interpolates, "cubic interpolation goes beyond its input's range"),
+    "one-group": (_one_group, "it has groups"),
+    "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
+    "from-zero": (_from_zero, "its lower bound isn't 0"),
     "zero-pad": (_zero_pad, "it pads with a value other than 0"),
 }
 

@@ -18,9 +18,13 @@ ONNXRUNTIME = Target(
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="int32",
     fused_activations=frozenset({"Relu", "Clip"}),
+    # A Clip goes where its bounds are not inside the integers' range, which rounding the zero point decides for all
+    # but 0: with -1 and 1 the convolution ran in float.
+    fused_conditions={"Clip": ("from-zero",)},
     rules={
         "Conv": OpRule(Role.LINEAR, output_quantized=True, source="QLinearConv"),
-        "Gemm": OpRule(Role.LINEAR, source="QGemm"),
+        # QGemm takes an int32 bias of one value per column; with any other the product runs in float.
+        "Gemm": OpRule(Role.LINEAR, conditions=("column-bias",), source="QGemm"),
         "MatMul": OpRule(Role.LINEAR, source="MatMulIntegerToFloat, QLinearMatMul"),
         "Add": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAdd"),
         "AveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAveragePool"),

@@ -26,7 +26,8 @@ OPENVINO = Target(
     rules={
         "Conv": OpRule(Role.LINEAR),
         # With a zero point other than 0 the Deconvolution layer runs in f32 (a Convolution doesn't mind).
-        "ConvTranspose": OpRule(Role.LINEAR, signed_input=Scheme("int8", symmetric=True)),
+        # With groups it runs in f32 whatever their size (2 to all channels, strides 1 and 2).
+        "ConvTranspose": OpRule(Role.LINEAR, signed_input=Scheme("int8", symmetric=True), conditions=("one-group",)),
         "Gemm": OpRule(Role.LINEAR),
         "MatMul": OpRule(Role.LINEAR),
         "Add": OpRule(Role.COMPUTE, source="Add + Relu fuse into the convolution only with Q/DQ on both inputs"),

@@ -66,6 +66,7 @@ class Target:
         weight: scheme of constant weights; the channel axis is filled in per operator (output channels).
         bias: "int32": DequantizeLinear of an int32 with scale s_x·s_w, zero point 0; "float": as it is.
         fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
+        fused_conditions: what must hold for an operator of `fused_activations` to be fused.
         rules: operator → rule. An operator without one runs in float.
         quantize_everywhere: the engine wants whole integer regions: wherever an input is quantized already and a
             rule exists, quantize the operator; else only what ends in a linear operator is.
@@ -84,4 +85,5 @@ class Target:
     quantize_everywhere: bool = False
     qdq_per_consumer: bool = False
     fuse_matmul_add: bool = True
+    fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])

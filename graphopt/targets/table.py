@@ -11,6 +11,13 @@ _MARKS = {
     Role.FIXED_OUTPUT: "int8, fixed output",
 }
 
+_CONDITIONS = {
+    "sole-output": "one output",
+    "zero-pad": "zeros",
+    "one-group": "no groups",
+    "column-bias": "constant bias per column",
+}
+
 
 def support_table() -> str:
     """A Markdown table: a row for each operator that any target has a rule for, a column for each target."""
@@ -37,7 +44,7 @@ def _cell(target: Target, op: str) -> str:
     parts = [_MARKS[rule.role]]
     if rule.operands == "skip":
         parts.append("skip branch only")
-    parts += [{"sole-output": "one output", "zero-pad": "zeros"}.get(c, c) for c in rule.conditions]
+    parts += [_CONDITIONS.get(c, c) for c in rule.conditions]
     return ", ".join(parts)
 
 

@@ -24,7 +24,7 @@ TFLITE = Target(
     rules={
         "Conv": _LINEAR,
         "ConvTranspose": _LINEAR,
-        "Gemm": _LINEAR,
+        "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
         "MatMul": _LINEAR,
         "Add": _COMPUTE,
         "Sub": _COMPUTE,

@@ -128,7 +128,7 @@ def test_a_group_shares_one_scale_constant() -> None:
         "a = Conv(x, w)\n b2 = Relu(x)\n j = Concat<axis=1>(a, b2)\n y = Conv(j, v)",
         "float[1,4,4,4] x", "float[1,2,4,4] y", w=(4, 4, 1, 1), v=(2, 8, 1, 1),
     )  # fmt: skip
-    result = quantize_model(source, "onnxruntime")
+    result = quantize_model(source, "tflite")
     concat = result.find("Concat")
     scales = {made.input[1] for i in concat.input if (made := result.producer(i)) is not None}
     assert len(scales) == 1

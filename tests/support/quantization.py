@@ -54,7 +54,7 @@ def weights(**shapes: Sequence[int]) -> str:
 
 
 def model(body: str, inputs: str, outputs: str, seed: int = 0, **shapes: Sequence[int]) -> onnx.ModelProto:
-    """A model of `body` whose named initializers are filled with noise."""
+    """A model of `body` whose named initializers are filled with noise; Constants become initializers."""
     extra = f", {weights(**shapes)}" if shapes else ""
     parsed = onnx.parser.parse_model(f"{HEADER}g ({inputs}{extra}) => ({outputs}) {{ {body} }}")
     rng = np.random.default_rng(seed)
@@ -62,6 +62,10 @@ def model(body: str, inputs: str, outputs: str, seed: int = 0, **shapes: Sequenc
         array = rng.normal(size=tuple(shapes[value.name])).astype(np.float32)
         parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
         parsed.graph.input.remove(value)
+    for node in [n for n in parsed.graph.node if n.op_type == "Constant"]:
+        array = np.asarray(onnx.helper.get_node_attr_value(node, "value_float"), np.float32)
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, node.output[0]))
+        parsed.graph.node.remove(node)
     onnx.checker.check_model(parsed)
     return onnx.shape_inference.infer_shapes(parsed, data_prop=True)
 

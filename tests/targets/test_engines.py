@@ -32,6 +32,10 @@ NETWORKS: dict[str, onnx.ModelProto] = {
     "clip": ends_in_conv(
         conv("x", "a") + "lo = Constant<value_float=0.0>()\n hi = Constant<value_float=6.0>()\n end = Clip(a, lo, hi)\n"
     ),
+    "hard tanh": ends_in_conv(
+        conv("x", "a")
+        + "lo = Constant<value_float=-1.0>()\n hi = Constant<value_float=1.0>()\n end = Clip(a, lo, hi)\n"
+    ),
     "silu": ends_in_conv(conv("x", "a") + "s = Sigmoid(a)\n end = Mul(a, s)\n"),
     "depthwise": ends_in_conv(f"a = Conv<group=8, {PAD}>(x, d)\n end = Relu(a)\n", d=(8, 1, 3, 3)),
     "residual": ends_in_conv(
@@ -106,6 +110,28 @@ def test_openvino_runs_every_linear_layer_in_integers(network: onnx.ModelProto) 
 def test_openvino_runs_transposed_convolutions_in_integers(before: str) -> None:
     body = f"{before}\n y = ConvTranspose<strides=[2,2]>(r, w)"
     assert openvino_floats(model(body, X, "float[A,B,C,D] y", w=(8, 8, 3, 3))) == []
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("group", [2, 8])
+def test_openvino_has_no_integer_transposed_convolution_with_groups(strides: int, group: int) -> None:
+    """Which the table knows: the layer stays float and keeps its weights, with a remark."""
+    source = model(
+        f"r = Relu(x)\n y = ConvTranspose<group={group}, strides=[{strides},{strides}]>(r, w)",
+        X, "float[A,B,C,D] y", w=(8, 8 // group, 3, 3),
+    )  # fmt: skip
+    result = quantize_model(source, "openvino")
+    assert result.ops() == ["Relu", "ConvTranspose"]
+    assert "it has groups" in result.remarks.items[0].message
+
+
+@pytest.mark.parametrize(
+    ("gemm", "bias"), [("Gemm(x, g, h)", (3, 5)), ("Gemm(x, g, h)", (3, 1)), ("Gemm<beta=2.0>(x, g, h)", (5,))]
+)
+def test_onnxruntime_has_no_integer_gemm_for_such_a_bias(gemm: str, bias: tuple[int, ...]) -> None:
+    result = quantize_model(model(f"y = {gemm}", "float[3,8] x", "float[3,5] y", g=(8, 5), h=bias), "onnxruntime")
+    assert result.ops() == ["Gemm"]
+    assert "isn't one constant per column" in result.remarks.items[0].message
 
 
 def test_openvino_fuses_the_residual_add() -> None:
