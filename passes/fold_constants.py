@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from graphopt.ir import Constant, Graph, Node, Shape, Tensor, fixed_value, is_fixed
+from graphopt.ir import Constant, Graph, Node, Tensor, fixed_value, is_fixed
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.evaluate import evaluate, output_bytes
 from graphopt.ir.inline import inline_body
@@ -31,6 +31,7 @@ from graphopt.ir.kernels import MOVES, NotEvaluableError
 from graphopt.ir.operands import static_shape
 from graphopt.ir.ops import QUANTIZE, is_plain_tensor, is_random
 from graphopt.ir.shapes import infer
+from graphopt.passes._reshape_target import is_number, reshape_target
 from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 
@@ -116,7 +117,7 @@ class _Folder:
         literal = next((key for key in _LITERALS if key in node.attrs), None)
         if isinstance(value, Constant):
             # The TensorProto is handed over as it is, loaded or not.
-            made = Constant(output.name, value._values)  # pyright: ignore[reportPrivateUsage]
+            made = Constant(output.name, value.unloaded)
         elif literal:
             made = Constant(output.name, np.asarray(node.attrs[literal], _LITERALS[literal]))
         else:
@@ -230,45 +231,24 @@ class _Folder:
     def _know(self, graph: Graph, node: Node, dims: Array) -> None:
         """Note the elements of an integer tensor; when all are numbers it is a constant."""
         dtype = node.outputs[0].dtype
-        if dtype is not None and all(_is_number(d) for d in dims.reshape(-1)):
+        if dtype is not None and all(is_number(d) for d in dims.reshape(-1)):
             self._replace(graph, node, [dims.astype(dtype)])
         else:
             self.partial[node.outputs[0]] = dims
 
     def _reshape_target(self, graph: Graph, node: Node) -> None:
-        """Write a partly known target with 0 (copy this axis of the data) and at most one −1 (whatever is left)."""
-        data, dims = node.inputs[0], list(self.partial[node.inputs[1]].reshape(-1))
+        """Write a partly known target out in numbers, where 0 and one −1 can stand for what isn't known."""
         if node.attr("allowzero", 0):
             return
-        shape = data.shape or ()
-        open_axes = [i for i, d in enumerate(dims) if not _is_number(d) or d < 0]
-        if len(open_axes) > 1:
-            copied = [i for i in open_axes if i < len(shape) and isinstance(dims[i], str) and dims[i] == shape[i]]
-            for i in copied:
-                dims[i] = 0
-            open_axes = [i for i in open_axes if i not in copied]
-        if len(open_axes) > 1:
+        data, target = node.inputs
+        dims = reshape_target(list(self.partial[target].reshape(-1)), data.shape or (), self.input_symbols)
+        if dims is None:
             return
-        if open_axes and not all(
-            self._is_never_empty(shape, i) for i, d in enumerate(dims) if _is_number(d) and d == 0
-        ):
-            return  # −1 can't be worked out when another axis is 0
-        for i in open_axes:
-            dims[i] = -1
-        before = list(node.inputs[1].inputs)
+        before = list(target.inputs)
         graph.set_input(node, 1, graph.constant(np.array(dims, np.int64), f"{node.name}_shape"))
         sweep(before, self.ctx)
         self.decided_shapes = True
-        self.ctx.remarks.applied(node, f"its shape input is {[int(d) for d in dims]}")
-
-    def _is_never_empty(self, shape: Shape, axis: int) -> bool:
-        """Whether the axis has elements: a number, or an axis of the model's input (nobody runs an empty batch);
-        a symbol that an operator brings in may count detections, of which there can be none.
-        """
-        if axis >= len(shape):
-            return False
-        dim = shape[axis]
-        return dim in self.input_symbols if isinstance(dim, str) else bool(dim)
+        self.ctx.remarks.applied(node, f"its shape input is {dims}")
 
     def _replace(self, graph: Graph, node: Node, values: list[Array]) -> None:
         for output, value in zip(node.present_outputs(), values, strict=True):
@@ -292,10 +272,6 @@ class _Folder:
         graph.add_node("Constant", [], [named], {"value": Constant("", value)})
         graph.replace_uses(output, named)
         self.known[named] = value
-
-
-def _is_number(dim: Any) -> bool:
-    return isinstance(dim, (int, np.integer))
 
 
 def _lacks_shape(node: Node) -> bool:

@@ -23,7 +23,7 @@ from graphopt.ir.elements import Constant, Node
 from graphopt.ir.kernels import KERNELS, NotEvaluableError
 from graphopt.ir.operands import static_shape
 from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, ENGINE_DEFINED
-from graphopt.ir.to_proto import tensor_proto
+from graphopt.ir.protos import tensor_proto
 
 Array = NDArray[Any]
 

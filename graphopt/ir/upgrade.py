@@ -21,7 +21,8 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.shapes import infer
 from graphopt.ir.stored import LazyConstant
 from graphopt.ir.to_proto import attribute_protos, to_proto
-from graphopt.ir.upgrade_rules import RULES_OPSET, Rewrite, rule_for
+from graphopt.ir.upgrade_rewrite import Rewrite
+from graphopt.ir.upgrade_rules import RULES_OPSET, rule_for
 
 # Only the types they accept grew (onnx changelog; Scan-8 has a rule). They hold nested graphs, or values that needn't
 # travel through the converter.

@@ -1,54 +1,29 @@
-"""Rules for operators that onnx's version converter gets wrong, and for removed experimental ones. All yield opset 13.
+"""Rules for operators that onnx's version converter gets wrong. All yield opset 13.
+
+Experimental operators, which were never standard, are in `upgrade_experimental`.
 
 Measured against onnxruntime 1.31, which still runs the old definitions: the converter of onnx 1.23 leaves Resize-10
 at the new default coordinates (half pixel instead of asymmetric) and Hardmax at the new axis meaning, and gives the
-mask of Dropout-7 the wrong type. Crop, ImageScaler, Affine … were never standard; onnxruntime runs them below opset 10.
+mask of Dropout-7 the wrong type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from graphopt.errors import UnsupportedError
 from graphopt.ir.elements import Node, fixed_value
+from graphopt.ir.upgrade_experimental import EXPERIMENTAL
+from graphopt.ir.upgrade_rewrite import Rewrite, Rule
 
 RULES_OPSET = 13
 
 
-@dataclass
-class Rewrite:
-    """Nodes that compute the same as one old node, in order.
-
-    Tensors are named by position: the old node's inputs are i0, i1, …, its outputs o0, o1, …; other names are local.
-    A node of the old node's operator takes over its nested graphs.
-    """
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list[onnx.NodeProto])
-    constants: list[onnx.TensorProto] = field(default_factory=list[onnx.TensorProto])
-
-    def add(self, op: str, inputs: Sequence[str], output: str, **attrs: Any) -> str:
-        """Append a node; returns its output's name."""
-        self.nodes.append(helper.make_node(op, inputs, [output], **attrs))
-        return output
-
-    def constant(self, values: NDArray[Any], name: str) -> str:
-        """Add a constant; returns its name."""
-        self.constants.append(numpy_helper.from_array(values, name))
-        return name
-
-
-Rule = Callable[[Node], Rewrite]
-
-
 def rule_for(node: Node, opset: int) -> Rule | None:
-    """The rule for a standard operator at `opset`, or None when it has none."""
+    """The rule for an operator at `opset`, or None when it has none."""
     for until, rules in _RULES.items():
         if opset < until and node.op in rules:
             return rules[node.op]
@@ -169,87 +144,13 @@ def _scan(node: Node) -> Rewrite:
     return rewrite
 
 
-def _affine(node: Node) -> Rewrite:
-    """The affine function y = alpha · x + beta."""
-    rewrite = Rewrite()
-    scaled = rewrite.add("Mul", ["i0", _scalar(rewrite, node, "alpha", 1.0)], "scaled")
-    rewrite.add("Add", [scaled, _scalar(rewrite, node, "beta", 0.0)], "o0")
-    return rewrite
-
-
-def _image_scaler(node: Node) -> Rewrite:
-    """Per channel y = scale · x + bias[channel], x: [N, C, H, W]."""
-    rewrite = Rewrite()
-    scaled = rewrite.add("Mul", ["i0", _scalar(rewrite, node, "scale", 1.0)], "scaled")
-    bias = np.asarray(node.attr("bias"), _float_type(node)).reshape(-1, 1, 1)
-    rewrite.add("Add", [scaled, rewrite.constant(bias, "bias")], "o0")
-    return rewrite
-
-
-def _scale(node: Node) -> Rewrite:
-    """The product y = scale · x."""
-    rewrite = Rewrite()
-    rewrite.add("Mul", ["i0", _scalar(rewrite, node, "scale", 1.0)], "o0")
-    return rewrite
-
-
-def _crop(node: Node) -> Rewrite:
-    """Cut [left, top, right, bottom] off x: [N, C, H, W]; or keep scale = [height, width] from the left top corner."""
-    left, top, right, bottom = (int(b) for b in node.attr("border"))
-    size = node.attr("scale")
-    if size is not None:
-        ends = [top + int(size[0]), left + int(size[1])]
-    else:
-        # An end of −0 would cut off everything: "to the last" is the largest integer.
-        ends = [-cut if cut else np.iinfo(np.int64).max for cut in (bottom, right)]
-    rewrite = Rewrite()
-    starts = rewrite.constant(np.array([top, left], np.int64), "starts")
-    stops = rewrite.constant(np.array(ends, np.int64), "ends")
-    rewrite.add("Slice", ["i0", starts, stops, rewrite.constant(np.array([2, 3], np.int64), "axes")], "o0")
-    return rewrite
-
-
-def _parametric_softplus(node: Node) -> Rewrite:
-    """The function y = alpha · ln(exp(beta · x) + 1)."""
-    return _scaled_function(node, "Softplus")
-
-
-def _scaled_tanh(node: Node) -> Rewrite:
-    """The function y = alpha · tanh(beta · x)."""
-    return _scaled_function(node, "Tanh")
-
-
-def _scaled_function(node: Node, function: str) -> Rewrite:
-    rewrite = Rewrite()
-    rewrite.add("Mul", ["i0", _scalar(rewrite, node, "beta", 1.0)], "scaled")
-    rewrite.add(function, ["scaled"], "bent")
-    rewrite.add("Mul", ["bent", _scalar(rewrite, node, "alpha", 1.0)], "o0")
-    return rewrite
-
-
-def _scalar(rewrite: Rewrite, node: Node, attr: str, default: float) -> str:
-    return rewrite.constant(np.asarray(node.attr(attr, default), _float_type(node)), attr)
-
-
-def _float_type(node: Node) -> np.dtype[Any]:
-    return node.inputs[0].dtype or np.dtype(np.float32)
-
-
 _OLD_BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
 
 # Opset that the definition ends with → operator → rule.
 _RULES: dict[int, dict[str, Rule]] = {
     7: {"PRelu": _prelu} | dict.fromkeys(_OLD_BROADCASTING, _binary),
     9: {"Scan": _scan},
-    10: {
-        "Affine": _affine,
-        "ImageScaler": _image_scaler,
-        "Scale": _scale,
-        "Crop": _crop,
-        "ParametricSoftplus": _parametric_softplus,
-        "ScaledTanh": _scaled_tanh,
-        "Upsample": _resize,
-    },
+    10: EXPERIMENTAL | {"Upsample": _resize},
     11: {"Resize": _resize},
     12: {"Dropout": _dropout},
     13: {

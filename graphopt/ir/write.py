@@ -21,8 +21,9 @@ from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.elements import Constant
 from graphopt.ir.files import check_output_path, data_path, replacing
 from graphopt.ir.graph import Graph
+from graphopt.ir.protos import describe_tensor, tensor_proto
 from graphopt.ir.read import TEXT_SUFFIXES, parse_problem
-from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, describe_tensor, tensor_proto, to_proto, value_bytes
+from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, to_proto, value_bytes
 
 # Smaller tensors stay in the model file (onnx's own default), and shape inference needs the values of small ones.
 _MIN_EXTERNAL_BYTES = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from graphopt.ir import FLOAT_TYPES, Graph, Variable, to_proto
-from graphopt.ir.to_proto import value_info
+from graphopt.ir.protos import value_info
 
 
 def expose_shared(first: Graph, second: Graph) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from graphopt.calibration import Dataset, Feed, Source, input_specs, load_dataset
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph
-from graphopt.ir.to_proto import value_info
+from graphopt.ir.protos import value_info
 from graphopt.pipeline.passes import Progress
 
 

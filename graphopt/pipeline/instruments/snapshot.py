@@ -14,7 +14,7 @@ import onnx
 
 from graphopt.ir import Constant, Graph, from_proto, to_proto
 from graphopt.ir.dtypes import onnx_dtype
-from graphopt.ir.to_proto import tensor_proto
+from graphopt.ir.protos import tensor_proto
 
 _SMALL_BYTES = 1024  # copying these costs less than keeping track of them
 
