@@ -47,7 +47,7 @@ def is_number(dim: Any) -> bool:
 
 
 def _is_never_empty(shape: Shape, axis: int, input_symbols: Set[str]) -> bool:
-    """Whether the axis has elements. A symbol that an operator brings in may count detections, and there may be none."""
+    """Whether the axis has elements. A symbol that an operator brings in may count detections; there can be none."""
     if axis >= len(shape):
         return False
     dim = shape[axis]
