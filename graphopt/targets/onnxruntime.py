@@ -25,7 +25,8 @@ ONNXRUNTIME = Target(
         "Conv": OpRule(Role.LINEAR, output_quantized=True, source="QLinearConv"),
         # QGemm takes an int32 bias of one value per column; with any other the product runs in float.
         "Gemm": OpRule(Role.LINEAR, conditions=("column-bias",), source="QGemm"),
-        "MatMul": OpRule(Role.LINEAR, source="MatMulIntegerToFloat, QLinearMatMul"),
+        # Per channel the kernels take a weight of two axes; with more they fail when they run.
+        "MatMul": OpRule(Role.LINEAR, conditions=("matrix",), source="MatMulIntegerToFloat, QLinearMatMul"),
         "Add": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAdd"),
         "AveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAveragePool"),
         "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearGlobalAveragePool"),

@@ -25,7 +25,8 @@ TFLITE = Target(
         "Conv": _LINEAR,
         "ConvTranspose": _LINEAR,
         "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
-        "MatMul": _LINEAR,
+        # A stack of matrices is BATCH_MATMUL, which has no scales per channel.
+        "MatMul": OpRule(Role.LINEAR, output_quantized=True, conditions=("matrix",), source=_SPEC),
         "Add": _COMPUTE,
         "Sub": _COMPUTE,
         "Mul": _COMPUTE,

@@ -11,7 +11,7 @@ from graphopt.passes.fuse_matmul_add import FuseMatMulAdd
 from graphopt.targets import TARGETS
 from graphopt.targets.table import support_table
 from tests.support.quantization import model, quantize_model
-from tests.support.rewrite import rewrite
+from tests.support.rewrite import assert_same_outputs, rewrite
 
 W = {"w": (8, 8, 3, 3), "b": (8,), "v": (8, 8, 3, 3), "c": (8,)}
 X = "float[N,8,12,12] x"
@@ -123,6 +123,16 @@ def test_openvino_has_no_integer_transposed_convolution_with_groups(strides: int
     result = quantize_model(source, "openvino")
     assert result.ops() == ["Relu", "ConvTranspose"]
     assert "it has groups" in result.remarks.items[0].message
+
+
+def test_a_stack_of_weight_matrices_still_runs() -> None:
+    """onnxruntime opens a session with a scale per channel there, and fails when it runs."""
+    source = model("a = MatMul(x, g)\n y = MatMul(a, h)", "float[2,7,8] x", "float[2,7,3] y", g=(2, 8, 8), h=(8, 3))
+    result = quantize_model(source, "onnxruntime")
+    assert [k.integer for k in kernel_precision(result.after)] == [False, True]
+    assert "stack of matrices" in result.remarks.items[0].message
+    assert_same_outputs(source, result.after, rtol=0.05, atol=0.3)
+    assert openvino_floats(source) == []
 
 
 @pytest.mark.parametrize(
