@@ -49,7 +49,7 @@ def count_bins(array: NDArray[Any], exponent: int) -> Counted:
 
 def _as_float(chunk: NDArray[Any]) -> NDArray[Any]:
     """The same values as float32 or float64; exact but for integers beyond 2^53."""
-    if chunk.dtype in (np.float32, np.float64):
+    if chunk.dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         return chunk
     # numpy's kind of ml_dtypes' bfloat16 and float8 is "V".
     small = chunk.dtype.itemsize <= 2
