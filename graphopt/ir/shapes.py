@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
 
 from graphopt.errors import one_line
-from graphopt.ir.elements import Constant, Variable
+from graphopt.ir.elements import Constant, Node, Variable
 from graphopt.ir.from_proto import set_proto_type
 from graphopt.ir.graph import Graph
 from graphopt.ir.tensor_types import TensorType, TypeReader, agrees, merge_shapes
@@ -48,6 +50,9 @@ def infer(graph: Graph) -> None:
     """
     for tensor, found in inferred_tensors(graph, run_inference(graph, stated=True)):
         _merge(graph, tensor, found)
+    if _take_types_from_readers(graph):
+        for tensor, found in inferred_tensors(graph, run_inference(graph, stated=True)):
+            _merge(graph, tensor, found)
 
 
 def fill_types(graph: Graph) -> None:
@@ -117,6 +122,36 @@ def inferred_tensors(graph: Graph, inferred: Inferred) -> Iterator[tuple[Variabl
             found = inferred.types.get(tensor.name)
             if found is not None and not tensor.is_empty():
                 yield tensor, found
+
+
+def _take_types_from_readers(graph: Graph) -> bool:
+    """Type what comes out of operators that onnx doesn't know by who reads it; whether any was found.
+
+    A Conv's input has its weight's element type: both have the type variable T in the operator's schema.
+    """
+    found = False
+    for scope in graph.walk():
+        for tensor in (t for node in scope.nodes for t in node.present_outputs()):
+            if tensor.dtype is not None or tensor.type_proto is not None:
+                continue
+            dtypes = (_type_as_read(graph, reader, index) for reader, index in graph.uses(tensor))
+            dtype = next((d for d in dtypes if d is not None), None)
+            if dtype is not None:
+                graph.set_type(tensor, dtype, tensor.shape)
+                found = True
+    return found
+
+
+def _type_as_read(graph: Graph, reader: Node, index: int) -> np.dtype[Any] | None:
+    """The element type that the reader's constants give input `index`, or None."""
+    version = graph.facts.opset_imports.get(reader.domain, 1)
+    if not onnx.defs.has(reader.op, version, reader.domain):
+        return None
+    parameters = onnx.defs.get_schema(reader.op, version, reader.domain).inputs
+    if index >= len(parameters):
+        return None
+    same = [t for t, p in zip(reader.inputs, parameters, strict=False) if p.type_str == parameters[index].type_str]
+    return next((t.dtype for t in same if isinstance(t, Constant)), None)
 
 
 def _merge(graph: Graph, tensor: Variable, found: TensorType) -> None:

@@ -137,3 +137,16 @@ def test_time_grows_linearly(work) -> None:  # type: ignore[no-untyped-def]  # o
         work(graph)
         seconds.append(time.process_time() - began)
     assert seconds[1] < 4 * seconds[0] * 2.5, seconds
+
+
+def test_the_result_of_an_unknown_operator_has_the_type_its_reader_takes() -> None:
+    """Else no layer behind a custom operator could be quantized; the type then goes on through the layer."""
+    graph = graph_of("""g (float[N,4] x) => (y, z) <float16[4,2] w = {1,2,3,4,5,6,7,8}, int64[1] axes = {0}> {
+      a = my.ops.Odd(x)
+      b = MatMul(a, w)
+      y = Neg(b)
+      z = my.ops.Odd(y)
+    }""")
+    infer(graph)
+    assert [n.output().dtype for n in graph.nodes] == [np.float16, np.float16, np.float16, None]
+    assert verify(graph) == []
