@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import onnx
 import pytest
 
-from graphopt.backends.onnxruntime import kernel_precision
+from graphopt.backends.onnxruntime import kernel_precision, open_session
 from graphopt.backends.openvino import runtime_precision
 from graphopt.passes.fuse_matmul_add import FuseMatMulAdd
 from graphopt.targets import TARGETS
@@ -91,6 +94,14 @@ def test_onnxruntime_runs_every_linear_layer_in_integers(network: onnx.ModelProt
     kernels = kernel_precision(quantize_model(network, "onnxruntime").after)
     assert kernels
     assert [k for k in kernels if not k.integer] == []
+
+
+def test_onnxruntime_runs_silu_in_integers(tmp_path: Path) -> None:
+    """Counted in the graph that onnxruntime runs: no float operator is left between the two convolutions."""
+    path = tmp_path / "optimized.onnx"
+    open_session(quantize_model(NETWORKS["silu"], "onnxruntime").after, optimized_path=path)
+    ops = Counter(n.op_type for n in onnx.load(path).graph.node)
+    assert (ops["QLinearSigmoid"], ops["QLinearMul"], ops["Sigmoid"], ops["Mul"]) == (1, 1, 0, 0)
 
 
 LINEAR_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
