@@ -7,15 +7,18 @@ time, so memory does not grow with the number of files in a folder.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphopt.calibration.batches import as_array, is_tensor, known_count, only_input
+from graphopt.calibration.images import SUFFIXES, find_images, image_canvas, read_images
 from graphopt.calibration.npz import LABELS, common_count, cut_feeds, open_npz, read_feeds, read_labels
-from graphopt.calibration.python_source import call, checked, import_function, is_function_name, only_input
+from graphopt.calibration.preprocess import PRESETS, Preprocess, read_preprocess
+from graphopt.calibration.python_source import call, checked, import_function, is_function_name
 from graphopt.calibration.samples import Feed, InputSpec, count_samples, input_specs, require_names
 from graphopt.errors import CalibrationError, ConfigError
 
@@ -23,8 +26,6 @@ __all__ = ["Dataset", "InputSpec", "Source", "input_specs", "load_dataset"]
 
 # A path, "module:function", {input: stacked array}, or an iterable of feeds (of arrays, for one input).
 Source = str | Path | Mapping[str, Any] | Iterable[Any]
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 class Dataset:
@@ -71,30 +72,41 @@ class Dataset:
         return Dataset(lambda: itertools.islice(self._feeds(), limit), name=self.name, count=count, labels=labels)
 
 
-def load_dataset(source: Source, inputs: Sequence[InputSpec], *, limit: int | None = None) -> Dataset:
+def load_dataset(
+    source: Source,
+    inputs: Sequence[InputSpec],
+    *,
+    limit: int | None = None,
+    preprocess: str | Path | Preprocess | None = None,
+) -> Dataset:
     """Open calibration or validation data for a model with these inputs.
 
     Args:
         source: the path of an .npz file (arrays stacked on axis 0, keyed by input name; a key `labels` holds class
-            indices), or of a folder of such files (read in sorted order); the text `module:function`, a function
-            without parameters that yields `{input: array}`; or in Python a dict of stacked arrays, or an iterable
-            of feeds, or of plain arrays when the model has one input. An iterable that can only be walked once
-            (a generator) is kept in memory.
+            indices), or of a folder of such files (read in sorted order), or of a folder of images (subfolders too,
+            in sorted order); the text `module:function`, a function without parameters that yields samples; or in
+            Python a dict of stacked arrays, or an iterable of samples or batches of them, such as a torch DataLoader
+            (see `python_source`). An iterable that can only be walked once (a generator) is kept in memory.
         inputs: the model's inputs, see `input_specs`.
         limit: use at most this many samples.
+        preprocess: for images, how they become the input: a preset's name, a TOML file, or a `Preprocess`.
 
     Raises:
         CalibrationError: the data is missing, can't be read, or doesn't fit the inputs. Shapes and types in files
             are checked here, values when they are read.
-        ConfigError: `limit` is below 1.
+        ConfigError: `limit` is below 1, or `preprocess` is wrong.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"the sample limit is {limit}; expected at least 1")
-    dataset = _open(source, inputs)
+    dataset = _open(source, inputs, None if preprocess is None else read_preprocess(preprocess))
     return dataset if limit is None else dataset.limited(limit)
 
 
-def _open(source: Source, inputs: Sequence[InputSpec]) -> Dataset:
+def _open(source: Source, inputs: Sequence[InputSpec], preprocess: Preprocess | None) -> Dataset:
+    if isinstance(source, (str, Path)):
+        images = _image_files(Path(source))
+        if images:
+            return _from_images(images, str(source), inputs, preprocess)
     if isinstance(source, str) and not Path(source).exists() and is_function_name(source):
         function = import_function(source)
         return Dataset(lambda: call(function, inputs, source), name=source)
@@ -102,7 +114,7 @@ def _open(source: Source, inputs: Sequence[InputSpec]) -> Dataset:
         return _from_files(_npz_files(Path(source)), str(source), inputs)
     if isinstance(source, Mapping):
         return _from_stacked(cast("Mapping[str, Any]", source), inputs)
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray) or is_tensor(source):
         return _from_stacked({only_input(inputs).name: source}, inputs)
     return _from_iterable(source, inputs)
 
@@ -110,14 +122,46 @@ def _open(source: Source, inputs: Sequence[InputSpec]) -> Dataset:
 def _npz_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")
+    files = _own_npz(path)
     if not files:
-        images = any(file.suffix.lower() in _IMAGES for file in path.iterdir())
-        found = "images, which are not read yet" if images else "no .npz file"
         raise CalibrationError(
-            f"folder '{path}' holds {found}: save the preprocessed samples as .npz, one array per input"
+            f"folder '{path}' holds no .npz file and no image: save the preprocessed samples as .npz, one array per "
+            "input"
         )
     return files
+
+
+def _own_npz(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".npz")
+
+
+def _image_files(path: Path) -> list[Path]:
+    """The images that the path stands for; none where it is no folder, or a folder of .npz files."""
+    if path.is_dir():
+        return [] if _own_npz(path) else find_images(path)
+    return [path] if path.suffix.lower() in SUFFIXES and path.exists() else []
+
+
+def _from_images(
+    paths: Sequence[Path], name: str, inputs: Sequence[InputSpec], preprocess: Preprocess | None
+) -> Dataset:
+    if len(inputs) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in inputs)
+        raise CalibrationError(
+            f"{name}: images feed one input, and the model has {len(inputs)} ({names}): save the samples as .npz "
+            "with an array for each, or give module:function"
+        )
+    if preprocess is None:
+        raise CalibrationError(
+            f"{name} holds images: say how they become the input '{inputs[0].name}' ({inputs[0]}), with --preprocess "
+            f"{', '.join(PRESETS)} or a TOML file"
+        )
+    spec = inputs[0]
+    canvas = image_canvas(spec, preprocess)
+    together = max(canvas.batch, 1)
+    if len(paths) % together:
+        raise CalibrationError(f"{name} has {len(paths)} images; the model takes {together} at a time: give a multiple")
+    return Dataset(lambda: read_images(paths, spec, canvas, preprocess), name=name, count=len(paths) // together)
 
 
 def _from_files(paths: Sequence[Path], name: str, inputs: Sequence[InputSpec]) -> Dataset:
@@ -135,7 +179,7 @@ def _from_files(paths: Sequence[Path], name: str, inputs: Sequence[InputSpec]) -
 
 def _from_stacked(source: Mapping[str, Any], inputs: Sequence[InputSpec]) -> Dataset:
     name = "calibration data"
-    arrays = {key: np.asarray(value) for key, value in source.items()}
+    arrays = {key: as_array(value, f"{name}, array '{key}'") for key, value in source.items()}
     labels = None
     if all(spec.name != LABELS for spec in inputs):
         labels = arrays.pop(LABELS, None)
@@ -151,8 +195,7 @@ def _from_iterable(source: Iterable[Any], inputs: Sequence[InputSpec]) -> Datase
     name = "calibration data"
     # A one-shot iterator would be empty the second time.
     again: Iterable[Any] = list(source) if isinstance(source, Iterator) else source
-    count = len(again) if isinstance(again, Sized) else None
-    return Dataset(lambda: checked(again, inputs, name), name=name, count=count)
+    return Dataset(lambda: checked(again, inputs, name), name=name, count=known_count(again, inputs))
 
 
 def _check_labels(labels: NDArray[Any], count: int, name: str) -> NDArray[Any]:

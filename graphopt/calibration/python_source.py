@@ -7,11 +7,12 @@ import itertools
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
+from graphopt.calibration.batches import named, split
 from graphopt.calibration.npz import LABELS
-from graphopt.calibration.samples import Feed, InputSpec, check_feed
+from graphopt.calibration.samples import Feed, InputSpec
 from graphopt.errors import CalibrationError
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -54,7 +55,7 @@ def call(function: Callable[[], Iterable[Any]], inputs: Sequence[InputSpec], nam
 
 
 def checked(samples: Iterable[Any], inputs: Sequence[InputSpec], name: str) -> Iterator[Feed]:
-    """Feeds of free-form samples: dicts, or plain arrays for a model with one input."""
+    """One feed per model call, of samples or batches in any form that `batches` describes."""
     iterator = iter(samples)
     known = {spec.name for spec in inputs} | {LABELS}
     for index in itertools.count():
@@ -65,16 +66,8 @@ def checked(samples: Iterable[Any], inputs: Sequence[InputSpec], name: str) -> I
             return
         except Exception as error:  # user code: whatever it raises is reported with its place
             raise CalibrationError(f"{where}: the source raised {type(error).__name__}: {error}") from error
-        feed = cast("Mapping[str, Any]", sample) if isinstance(sample, Mapping) else {only_input(inputs).name: sample}
-        accepted = check_feed(feed, inputs, where)
-        for extra in sorted(feed.keys() - known) if index == 0 else ():
+        batch = named(sample, inputs, where)
+        accepted = list(split(batch, inputs, where))
+        for extra in sorted(batch.keys() - known) if index == 0 else ():
             warnings.warn(f"{where}: '{extra}' is not an input of the model: ignored", stacklevel=2)
-        yield accepted
-
-
-def only_input(inputs: Sequence[InputSpec]) -> InputSpec:
-    """The model's only input, which a plain array must be meant for."""
-    if len(inputs) != 1:
-        names = ", ".join(f"'{spec.name}'" for spec in inputs)
-        raise CalibrationError(f"the model has {len(inputs)} inputs ({names}): give each sample as a dict")
-    return inputs[0]
+        yield from accepted

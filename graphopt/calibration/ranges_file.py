@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,13 +100,33 @@ def model_hash(model: ModelProto) -> str:
 
 
 def data_hash(samples: Iterable[Mapping[str, NDArray[Any]]]) -> str:
-    """SHA-256 (hex) of all samples: names, types, shapes and values, in order."""
-    digest = hashlib.sha256()
+    """A hash (hex) of all samples that doesn't depend on their order.
+
+    The sum, modulo 2^256, of the samples' SHA-256, each over its names, types, shapes and values.
+    """
+    digest = DataHash()
     for sample in samples:
+        digest.add(sample)
+    return digest.hex()
+
+
+@dataclass
+class DataHash:
+    """`data_hash`, one sample after the other."""
+
+    total: int = 0
+
+    def add(self, sample: Mapping[str, NDArray[Any]]) -> None:
+        """Take in one more sample."""
+        digest = hashlib.sha256()
         for name, value in sorted(sample.items()):
             digest.update(f"{name}:{value.dtype.str}{value.shape};".encode())
             digest.update(value.tobytes())
-    return digest.hexdigest()
+        self.total = (self.total + int.from_bytes(digest.digest())) % 2**256
+
+    def hex(self) -> str:
+        """The hash of what has been taken in."""
+        return f"{self.total:064x}"
 
 
 def _clear_docs(graph: GraphProto) -> None:

@@ -112,8 +112,18 @@ def test_the_hash_is_of_the_content():
     assert len({model_hash(m) for m in (MODEL, *changed)}) == 3
 
 
-def test_the_data_hash_sees_names_types_shapes_and_order():
+def test_the_data_hash_sees_names_types_shapes_and_repetition_but_no_order():
     x, y = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
-    variants = [[{"x": x}, {"x": y}], [{"x": y}, {"x": x}], [{"z": x}, {"z": y}], [{"x": x.reshape(2, 2)}, {"x": y}]]
-    assert len({data_hash(v) for v in variants}) == 4
+    variants = [
+        [{"x": x}, {"x": y}],
+        [{"z": x}, {"z": y}],
+        [{"x": x.reshape(2, 2)}, {"x": y}],
+        [{"x": x.astype(np.float64)}, {"x": y}],
+        [{"x": x}, {"x": y}, {"x": y}],
+        [{"x": x}, {"x": y}, {"x": y}, {"x": y}],
+        [{"x": x, "z": y}],
+        [{"x": y, "z": x}],
+    ]
+    assert len({data_hash(v) for v in variants}) == len(variants)
+    assert all(data_hash(v) == data_hash(v[::-1]) for v in variants)
     assert data_hash([{"x": x, "z": y}]) == data_hash([{"z": y, "x": x}])
