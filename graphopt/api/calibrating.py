@@ -8,7 +8,7 @@ from typing import cast
 
 from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, ranges_key
-from graphopt.calibration import Source, data_hash
+from graphopt.calibration import Preprocess, Source, data_hash
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, load
 from graphopt.passes.calibrate import Calibrate
@@ -30,6 +30,7 @@ def calibrate(
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
+    preprocess: str | Path | Preprocess | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -47,7 +48,7 @@ def calibrate(
     if last is None:
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
     graph = load(model, base_dir=base_dir)
-    samples = open_samples(calibration_data, graph, "calibration data")
+    samples = open_samples(calibration_data, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress)
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
     tensors = graph.tensors()

@@ -7,7 +7,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from graphopt.backends.agreement import Agreement, compare_models
-from graphopt.calibration import Source
+from graphopt.calibration import Preprocess, Source
 from graphopt.ir import load
 from graphopt.pipeline.passes import Progress
 from graphopt.report.exposure import expose_shared
@@ -21,6 +21,7 @@ def compare(
     data: Source,
     *,
     labels: ArrayLike | None = None,
+    preprocess: str | Path | Preprocess | None = None,
     tensors: bool = False,
     base_dir: str | Path | None = None,
     threads: int | None = None,
@@ -33,6 +34,7 @@ def compare(
         other: a model that has every numeric output of `reference`.
         data: samples.
         labels: one class index per row of the first output; default: the array `labels` in the samples' file.
+        preprocess: as in `optimize`.
         tensors: compare the float tensors inside that have the same name in both models, too. They are made outputs
             for that, which keeps onnxruntime from fusing across them.
         base_dir: as in `optimize`.
@@ -43,7 +45,9 @@ def compare(
         GraphoptError: a model or the samples can't be read or run, or the models have different outputs.
     """
     graphs = load(reference, base_dir=base_dir), load(other, base_dir=base_dir)
-    samples = reported(with_labels(open_samples(data, graphs[0], "the data"), labels), "comparing", progress)
+    samples = reported(
+        with_labels(open_samples(data, graphs[0], "the data", preprocess), labels), "comparing", progress
+    )
     if tensors:
         first, second = expose_shared(*graphs)
     else:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, read_ranges
-from graphopt.calibration import Source
+from graphopt.calibration import Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, check_output_path, load, save, to_proto
 from graphopt.ir.files import data_path
@@ -65,6 +65,7 @@ def optimize(
     calibration_data: Source | None = None,
     ranges: str | Path | Calibration | None = None,
     validation_data: Source | None = None,
+    preprocess: str | Path | Preprocess | None = None,
     labels: ArrayLike | None = None,
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
@@ -86,6 +87,8 @@ def optimize(
         calibration_data: samples that the ranges of activations come from.
         ranges: ranges that `calibrate` found, instead of samples.
         validation_data: samples that the result is measured on; else it is measured on calibration samples.
+        preprocess: how images become the model's input, for samples in folders of images: "imagenet", "imagenet-bgr",
+            "unit", "raw", a TOML file, or a `Preprocess`.
         labels: one class index per row of the validation samples; default: the array `labels` in their file.
         skip: names of passes to leave out.
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
@@ -114,8 +117,12 @@ def optimize(
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
     before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
-    calibration = None if calibration_data is None else open_samples(calibration_data, graph, "calibration data")
-    validation = None if validation_data is None else open_samples(validation_data, graph, "validation data")
+    calibration = (
+        None if calibration_data is None else open_samples(calibration_data, graph, "calibration data", preprocess)
+    )
+    validation = (
+        None if validation_data is None else open_samples(validation_data, graph, "validation data", preprocess)
+    )
     validation = None if validation is None else with_labels(validation, labels)
     ctx = choice.context(calibration, threads, progress)
     ctx.ranges = read_ranges(ranges, model, base_dir, choice)

@@ -5,6 +5,7 @@ Dataset ──▶ collect (onnxruntime, reduced in the graph) ──▶ Statisti
 
 from graphopt.calibration.collector import Progress, collect
 from graphopt.calibration.dataset import Dataset, Source, load_dataset
+from graphopt.calibration.preprocess import Preprocess
 from graphopt.calibration.ranges_file import data_hash, load_ranges, model_hash, save_ranges
 from graphopt.calibration.samples import Feed, InputSpec, input_specs
 from graphopt.calibration.solvers import SOLVERS, Solver, minmax, solver
@@ -16,6 +17,7 @@ __all__ = [
     "Feed",
     "InputSpec",
     "MinMax",
+    "Preprocess",
     "Progress",
     "Solver",
     "Source",

@@ -17,7 +17,8 @@ from graphopt.report.units import counted
 def calibrate(
     model: options.Model,
     calibration_data: Annotated[
-        str, typer.Option(metavar="PATH", help="Samples: an .npz file, a folder of them, or module:function.")
+        str,
+        typer.Option(metavar="PATH", help="Samples: an .npz file, a folder of them or of images, or module:function."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The ranges file to write (JSON).")],
     target: options.TargetName = None,
@@ -25,6 +26,7 @@ def calibrate(
     config: options.Config = None,
     passes: options.Passes = None,
     calibration_method: options.Method = None,
+    preprocess: options.Preprocess = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
     threads: options.Threads = None,
@@ -45,6 +47,7 @@ def calibrate(
             skip=options.split(skip),
             keep_float=tuple(keep_float or ()),
             method=calibration_method,
+            preprocess=preprocess,
             threads=threads,
             progress=progress,
         )

@@ -19,7 +19,10 @@ from graphopt.report.units import counted
 def compare(
     reference: Annotated[Path, typer.Argument(metavar="A", help="The model taken as right.")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The model compared with it.")],
-    data: Annotated[str, typer.Option(metavar="PATH", help="Samples: .npz, a folder of them, or module:function.")],
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="Samples: .npz, a folder of them or of images, or module:function.")
+    ],
+    preprocess: options.Preprocess = None,
     labels: options.Labels = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Compare the tensors inside that have the same name in both, too.")
@@ -35,6 +38,7 @@ def compare(
             reference,
             other,
             data,
+            preprocess=preprocess,
             labels=options.read_labels(labels),
             tensors=tensors,
             threads=threads,

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from graphopt.calibration.preprocess import PRESETS as PREPROCESS_PRESETS
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.passes.presets import PRESETS
 from graphopt.targets import TARGETS
@@ -32,7 +33,14 @@ CalibrationData: TypeAlias = Annotated[
     typer.Option(
         metavar="PATH",
         help="Samples to calibrate with: an .npz file (arrays stacked on axis 0, named as the inputs), a folder of "
-        "them, or module:function that yields {input: array}.",
+        "them, a folder of images (with --preprocess), or module:function that yields {input: array}.",
+    ),
+]
+Preprocess: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.toml",
+        help=f"For folders of images, how they become the model's input: {', '.join(PREPROCESS_PRESETS)}, or a file.",
     ),
 ]
 Method: TypeAlias = Annotated[

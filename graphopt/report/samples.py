@@ -9,21 +9,22 @@ import numpy as np
 import onnx
 from numpy.typing import ArrayLike
 
-from graphopt.calibration import Dataset, Feed, Source, input_specs, load_dataset
+from graphopt.calibration import Dataset, Feed, Preprocess, Source, input_specs, load_dataset
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph
 from graphopt.ir.protos import value_info
 from graphopt.pipeline.passes import Progress
 
 
-def open_samples(source: Source, graph: Graph, name: str) -> Dataset:
+def open_samples(source: Source, graph: Graph, name: str, preprocess: str | Path | Preprocess | None = None) -> Dataset:
     """The samples in `source` for the inputs of `graph`; `name` is what samples in memory are called.
 
     Raises:
         CalibrationError: the samples can't be read or don't fit the inputs.
+        ConfigError: the preprocessing of images is wrong.
     """
     interface = onnx.ModelProto(graph=onnx.GraphProto(input=[value_info(t) for t in graph.inputs]))
-    dataset = load_dataset(source, input_specs(interface))
+    dataset = load_dataset(source, input_specs(interface), preprocess=preprocess)
     if not isinstance(source, (str, Path)):
         dataset.name = name
     return dataset
