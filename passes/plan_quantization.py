@@ -105,8 +105,10 @@ def _fill(graph: Graph, target: Target, placement: Placement) -> None:
         _plan_weight(graph, linear.weight, linear.node, linear.weight_index, linear.out_axis, target)
 
 
-def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: int, target: Target) -> None:
+def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: int | None, target: Target) -> None:
     """Plan one weight; nodes that share it share the entry when they agree on the channel axis."""
+    # For a stack of matrices onnxruntime and TFLite have no scale per channel: onnxruntime fails when it runs one.
+    axis = None if node.is_op("MatMul") and len(weight.shape) > 2 else axis
     scheme = replace(target.weight, channel_axis=axis)
     edge = Edge(node.name, index)
     known = graph.plan.tensors.get(weight.name)

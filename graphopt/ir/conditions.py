@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.ir.elements import Constant, Node, fixed_value
+from graphopt.ir.elements import Node, fixed_value
 from graphopt.ir.graph import Graph
 
 Predicate = Callable[[Graph, Node], bool]
@@ -47,10 +47,6 @@ def _column_bias(_graph: Graph, node: Node) -> bool:
     return values.shape[-1:] == (values.size,) or values.size == 1
 
 
-def _matrix(_graph: Graph, node: Node) -> bool:
-    return all(len(t.shape) <= 2 for t in node.inputs[:2] if isinstance(t, Constant))
-
-
 def _from_zero(_graph: Graph, node: Node) -> bool:
     low, high = (fixed_value(node.input(i)) for i in (1, 2))
     return low is not None and bool(low == 0) and (node.input(2) is None or (high is not None and bool(high > 0)))
@@ -62,7 +58,6 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "interpolates": (_interpolates, "cubic interpolation goes beyond its input's range"),
     "one-group": (_one_group, "it has groups"),
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
-    "matrix": (_matrix, "its weight is a stack of matrices"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),
     "zero-pad": (_zero_pad, "it pads with a value other than 0"),
 }

@@ -25,8 +25,7 @@ ONNXRUNTIME = Target(
         "Conv": OpRule(Role.LINEAR, output_quantized=True, source="QLinearConv"),
         # QGemm takes an int32 bias of one value per column; with any other the product runs in float.
         "Gemm": OpRule(Role.LINEAR, conditions=("column-bias",), source="QGemm"),
-        # Per channel the kernels take a weight of two axes; with more they fail when they run.
-        "MatMul": OpRule(Role.LINEAR, conditions=("matrix",), source="MatMulIntegerToFloat, QLinearMatMul"),
+        "MatMul": OpRule(Role.LINEAR, source="MatMulIntegerToFloat, QLinearMatMul"),
         "Add": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAdd"),
         # Around convolutions, as in SiLU: with float Sigmoid and Mul small EfficientNet and YOLO nets took 1.2–1.3×.
         "Mul": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearMul"),

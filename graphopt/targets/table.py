@@ -14,7 +14,6 @@ _MARKS = {
 _CONDITIONS = {
     "sole-output": "one output",
     "zero-pad": "zeros",
-    "matrix": "one matrix",
     "one-group": "no groups",
     "column-bias": "constant bias per column",
 }

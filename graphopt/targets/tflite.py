@@ -25,8 +25,7 @@ TFLITE = Target(
         "Conv": _LINEAR,
         "ConvTranspose": _LINEAR,
         "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
-        # A stack of matrices is BATCH_MATMUL, which has no scales per channel.
-        "MatMul": OpRule(Role.LINEAR, output_quantized=True, conditions=("matrix",), source=_SPEC),
+        "MatMul": _LINEAR,
         "Add": _COMPUTE,
         "Sub": _COMPUTE,
         "Mul": _COMPUTE,
