@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt.calibration import collect, minmax
+from graphopt.calibration.histogram import Histogram
+from graphopt.calibration.observe import observe
+from graphopt.calibration.solvers import Method, solver
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, to_proto
 from graphopt.pipeline import Context, Pass
@@ -24,13 +26,25 @@ class Calibrate(Pass):
     """Fill the plan's ranges from samples.
 
     Attributes:
-        method: how a range is chosen from what was observed; minmax covers every observed value.
+        method: how a range is chosen from what was observed: minmax covers every value, ema follows the extremes of
+            the samples, percentile leaves out tails, kl keeps the distribution's shape (TensorRT's entropy method), mse
+            has the least squared error, auto takes the widest of them that costs next to nothing.
+        percentile: the share of values that method percentile covers, in percent.
     """
 
     name: ClassVar[str] = "calibrate"
     summary: ClassVar[str] = "observe the planned activations on samples and set their ranges"
 
-    method: Literal["minmax"] = "minmax"
+    method: Literal["minmax", "ema", "percentile", "kl", "mse", "auto"] = "minmax"
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise ValueError(f"percentile is {self.percentile}; expected more than 50 and at most 100 percent")
+
+    def solver(self) -> Method:
+        """The chosen method, with its parameter."""
+        return solver(f"percentile{{p={self.percentile!r}}}" if self.method == "percentile" else self.method)
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Run the samples once and set the range of every planned tensor that has none."""
@@ -40,8 +54,9 @@ class Calibrate(Pass):
         if ctx.ranges is not None:
             missing = [name for name in wanted if name not in ctx.ranges]
             if missing:
+                named = ", ".join(f"'{name}'" for name in missing[:5]) + (", …" if len(missing) > 5 else "")
                 raise CalibrationError(
-                    f"the ranges file lacks {len(missing)} of {len(wanted)} tensors, first '{missing[0]}'; "
+                    f"the ranges file lacks {len(missing)} of {len(wanted)} tensors ({named}); "
                     "calibrate again with this version of the model and pipeline"
                 )
             for name in wanted:
@@ -50,7 +65,13 @@ class Calibrate(Pass):
             return
         if ctx.calibration is None:
             raise CalibrationError(NO_SAMPLES)
-        statistics = collect(to_proto(graph), wanted, ctx.calibration, threads=ctx.threads)
+        method = self.solver()
+        kind = Histogram if ctx.histograms and Histogram in method.takes else method.needs
+        statistics = observe(to_proto(graph), wanted, ctx.calibration, kind=kind, threads=ctx.threads)
         for name in wanted:
-            graph.plan.set_range(name, minmax(statistics[name], graph.plan.tensors[name].scheme))
+            try:
+                graph.plan.set_range(name, method.solve(statistics[name], graph.plan.tensors[name].scheme))
+            except CalibrationError as error:
+                raise CalibrationError(f"tensor '{name}': {error}") from error
+        ctx.statistics.update(statistics)
         ctx.remarks.note(None, f"{len(wanted)} tensors observed, method {self.method}")

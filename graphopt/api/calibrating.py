@@ -30,6 +30,7 @@ def calibrate(
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
+    percentile: float | None = None,
     preprocess: str | Path | Preprocess | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
@@ -42,7 +43,14 @@ def calibrate(
         InternalError: a pass broke the model.
     """
     choice = choose_pipeline(
-        target, preset=preset, config=config, passes=passes, skip=skip, keep_float=keep_float, method=method
+        target,
+        preset=preset,
+        config=config,
+        passes=passes,
+        skip=skip,
+        keep_float=keep_float,
+        method=method,
+        percentile=percentile,
     )
     last = next((i for i, p in enumerate(choice.passes) if isinstance(p, Calibrate)), None)
     if last is None:

@@ -63,6 +63,7 @@ def choose_pipeline(
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
+    percentile: float | None = None,
 ) -> Choice:
     """Work out what to run.
 
@@ -74,6 +75,7 @@ def choose_pipeline(
         skip: names of passes to leave out.
         keep_float: nodes to keep in float, added to the option of `plan-quantization`.
         method: how `calibrate` chooses ranges.
+        percentile: the parameter of the method of this name, which it implies.
 
     Raises:
         ConfigError: there is no such target; more than one way is given, a name or option is unknown, or `skip`,
@@ -96,11 +98,14 @@ def choose_pipeline(
             replace(p, keep_float=(*p.keep_float, *keep_float)) if isinstance(p, PlanQuantization) else p
             for p in chosen
         )
+    method = "percentile" if method is None and percentile is not None else method
+    if percentile is not None and method != "percentile":
+        raise ConfigError(f"percentile is given for the calibration method '{method}': it belongs to 'percentile'")
     if method is not None:
         _require(chosen, Calibrate, "a calibration method")
+        options = {"method": method} | ({} if percentile is None else {"percentile": percentile})
         chosen = tuple(
-            make_pass(Calibrate, {**plain_options(p), "method": method}) if isinstance(p, Calibrate) else p
-            for p in chosen
+            make_pass(Calibrate, {**plain_options(p), **options}) if isinstance(p, Calibrate) else p for p in chosen
         )
     return Choice(chosen, aim, pipeline.settings)
 

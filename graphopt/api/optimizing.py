@@ -70,6 +70,7 @@ def optimize(
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
+    percentile: float | None = None,
     output: str | Path | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
@@ -92,7 +93,8 @@ def optimize(
         labels: one class index per row of the validation samples; default: the array `labels` in their file.
         skip: names of passes to leave out.
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
-        method: how ranges are chosen from what was observed ("minmax").
+        method: how ranges are chosen from what was observed: "minmax", "ema", "percentile", "kl", "mse", "auto".
+        percentile: the share of values, in percent, that method "percentile" covers; it implies that method.
         output: where to save the result; checked before the work begins.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
@@ -105,7 +107,14 @@ def optimize(
     """
     began = time.perf_counter()
     choice = choose_pipeline(
-        target, preset=preset, config=config, passes=passes, skip=skip, keep_float=keep_float, method=method
+        target,
+        preset=preset,
+        config=config,
+        passes=passes,
+        skip=skip,
+        keep_float=keep_float,
+        method=method,
+        percentile=percentile,
     )
     calibration_data = choice.settings.calibration_data if calibration_data is None else calibration_data
     ranges = choice.settings.ranges if ranges is None else ranges

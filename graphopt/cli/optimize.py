@@ -27,6 +27,7 @@ def optimize(
     passes: options.Passes = None,
     calibration_data: options.CalibrationData = None,
     calibration_method: options.Method = None,
+    percentile: options.Percentile = None,
     ranges: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ranges from `graphopt calibrate`, instead of samples.")
     ] = None,
@@ -97,6 +98,7 @@ def optimize(
             skip=options.split(skip),
             keep_float=tuple(keep_float or ()),
             method=calibration_method,
+            percentile=percentile,
             output=output,
             threads=threads,
             instruments=watching,

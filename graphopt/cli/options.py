@@ -45,7 +45,15 @@ Preprocess: TypeAlias = Annotated[
 ]
 Method: TypeAlias = Annotated[
     str | None,
-    typer.Option("--calibration-method", metavar="NAME", help="How ranges are chosen: minmax covers every value."),
+    typer.Option(
+        "--calibration-method", metavar="NAME", help="How ranges are chosen: minmax, ema, percentile, kl, mse, auto."
+    ),
+]
+Percentile: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P", help="Method percentile: the share of values that is covered, in percent. [default: 99.99]"
+    ),
 ]
 Skip: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="PASS", help="Leave this pass out. May be repeated, or a,b,c.")

@@ -12,7 +12,7 @@ from graphopt.quant import Range
 from graphopt.targets.spec import Target
 
 if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
-    from graphopt.calibration import Dataset
+    from graphopt.calibration import Dataset, Statistic
 
 Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
@@ -20,13 +20,19 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass
 class Context:
-    """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none."""
+    """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none.
+
+    `histograms` asks for histograms of the observed tensors whatever the method needs; `statistics` is what `calibrate`
+    observed, for whoever wants to save or draw it.
+    """
 
     remarks: Remarks = field(default_factory=Remarks)
     target: Target | None = None
     calibration: Dataset | None = None
     ranges: dict[str, Range] | None = None
     threads: int | None = None
+    histograms: bool = False
+    statistics: dict[str, Statistic] = field(default_factory=dict[str, "Statistic"])
 
 
 @dataclass(frozen=True)
