@@ -10,10 +10,13 @@ The sum is there for NaN: onnxruntime's ReduceMin and ReduceMax return a number 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from graphopt.calibration.session import open_session
@@ -37,6 +40,7 @@ _REDUCED_IN: dict[str, int] = {
     "tensor(uint64)": TensorProto.DOUBLE,
 }
 _UNCAST = ("tensor(float)", "tensor(double)")
+_NOT_IN_NUMPY = ("tensor(bfloat16)",)
 
 
 @dataclass(frozen=True)
@@ -63,29 +67,100 @@ def instrument(model: ModelProto, tensors: Sequence[str], *, base_dir: Path | No
     Raises:
         CalibrationError: a tensor is unknown, a constant, made inside a subgraph, or not numeric.
     """
-    positions = _observable(model.graph)
-    for tensor in tensors:
-        if tensor not in positions:
-            raise CalibrationError(_why_not(tensor, model.graph, positions))
-    ordered = sorted(dict.fromkeys(tensors), key=positions.__getitem__)
+    ordered = in_graph_order(model, tensors)
     types = _types(model, ordered, base_dir)
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    if all(entry.domain not in ("", "ai.onnx") for entry in copy.opset_import):
-        copy.opset_import.append(helper.make_opsetid("", 13))
-    # Without the model's own outputs, what only they need is not computed.
-    del copy.graph.output[:]
-    prefix = _unused_prefix(model.graph)
+    copy, prefix = _without_outputs(model)
     observed = tuple(
         _observe(copy.graph, tensor, types[tensor], f"{prefix}{number}") for number, tensor in enumerate(ordered)
     )
     return Instrumented(copy, observed)
 
 
-def _observe(graph: GraphProto, tensor: str, type_name: str, prefix: str) -> Observed:
+@dataclass(frozen=True)
+class Fetching:
+    """The model with whole tensors as its only outputs: (tensor, name of its output), in graph order."""
+
+    model: ModelProto
+    fetched: tuple[tuple[str, str], ...]
+
+
+def fetch(model: ModelProto, tensors: Sequence[str], *, base_dir: Path | None = None) -> Fetching:
+    """Make `tensors` outputs, with the values they have in the model.
+
+    Raises:
+        CalibrationError: as `instrument`.
+    """
+    ordered = in_graph_order(model, tensors)
+    types = _types(model, ordered, base_dir)
+    copy, prefix = _without_outputs(model)
+    inputs = {value.name for value in model.graph.input}
+    fetched: list[tuple[str, str]] = []
+    for number, tensor in enumerate(ordered):
+        _require_numeric(tensor, types[tensor])
+        output = tensor
+        if types[tensor] in _NOT_IN_NUMPY:
+            output = f"{prefix}{number}_cast"
+            copy.graph.node.append(helper.make_node("Cast", [tensor], [output], name=output, to=TensorProto.FLOAT))
+        elif tensor in inputs:  # an input can't be an output as well
+            output = f"{prefix}{number}_input"
+            copy.graph.node.append(helper.make_node("Identity", [tensor], [output], name=output))
+        copy.graph.output.append(ValueInfoProto(name=output))
+        fetched.append((tensor, output))
+    return Fetching(copy, tuple(fetched))
+
+
+def in_graph_order(model: ModelProto, tensors: Sequence[str]) -> list[str]:
+    """The tensors, each once, in graph order.
+
+    Raises:
+        CalibrationError: one is unknown, a constant, or made inside a subgraph.
+    """
+    positions = _observable(model.graph)
+    for tensor in tensors:
+        if tensor not in positions:
+            raise CalibrationError(_why_not(tensor, model.graph, positions))
+    return sorted(dict.fromkeys(tensors), key=positions.__getitem__)
+
+
+def fetched_bytes(model: ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Bytes of each tensor for this sample by shape inference; where that can't tell, as much as the largest known."""
+    skeleton = _skeleton(model)
+    for value in skeleton.graph.input:
+        if value.name in feed:
+            shaped = helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, feed[value.name].shape)
+            value.CopyFrom(shaped)
+    try:
+        graph = shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    except shape_inference.InferenceError:
+        graph = skeleton.graph
+    sizes: dict[str, int] = {}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value for dim in tensor.shape.dim]
+        if tensor.elem_type and tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            sizes[value.name] = math.prod(dims) * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+    largest = max((sizes[tensor] for tensor in tensors if tensor in sizes), default=1)
+    return {tensor: sizes.get(tensor, largest) for tensor in tensors}
+
+
+def _without_outputs(model: ModelProto) -> tuple[ModelProto, str]:
+    """A copy to which outputs can be added, and a prefix for names in it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    if all(entry.domain not in ("", "ai.onnx") for entry in copy.opset_import):
+        copy.opset_import.append(helper.make_opsetid("", 13))
+    # Without the model's own outputs, what only they need is not computed.
+    del copy.graph.output[:]
+    return copy, _unused_prefix(model.graph)
+
+
+def _require_numeric(tensor: str, type_name: str) -> None:
     if type_name not in _REDUCED_IN:
         raise CalibrationError(f"tensor '{tensor}' is a {type_name}: it has no range of values; leave it out")
+
+
+def _observe(graph: GraphProto, tensor: str, type_name: str, prefix: str) -> Observed:
+    _require_numeric(tensor, type_name)
     source = tensor
     if type_name not in _UNCAST:
         source = f"{prefix}_cast"
@@ -154,7 +229,14 @@ def _types(model: ModelProto, tensors: Sequence[str], base_dir: Path | None) -> 
 
 
 def _inferred_types(model: ModelProto) -> dict[str, str]:
-    """What onnx's inference finds on the nodes alone: each initializer becomes an input of its type."""
+    try:
+        return _named_types(shape_inference.infer_shapes(_skeleton(model)).graph)
+    except shape_inference.InferenceError:
+        return {}  # onnxruntime is asked, and says what is wrong if anything is
+
+
+def _skeleton(model: ModelProto) -> ModelProto:
+    """The nodes alone: each large initializer becomes an input of its type; small ones may say shapes."""
     skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     graph = model.graph
     inputs = {value.name for value in graph.input}
@@ -166,11 +248,13 @@ def _inferred_types(model: ModelProto) -> dict[str, str]:
         for tensor in graph.initializer
         if tensor.name not in inputs
     )
+    skeleton.graph.initializer.extend(tensor for tensor in graph.initializer if _says_shapes(tensor))
     skeleton.graph.output.extend(graph.output)
-    try:
-        return _named_types(shape_inference.infer_shapes(skeleton).graph)
-    except shape_inference.InferenceError:
-        return {}  # onnxruntime is asked, and says what is wrong if anything is
+    return skeleton
+
+
+def _says_shapes(tensor: TensorProto) -> bool:
+    return tensor.data_location != TensorProto.EXTERNAL and math.prod(tensor.dims) <= 16
 
 
 def _named_types(graph: GraphProto) -> dict[str, str]:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from graphopt.errors import CalibrationError, UnsupportedError, one_line
+from graphopt.errors import CalibrationError, ConfigError, UnsupportedError, nearest, one_line
 
 # True: everything onnxruntime has; "basic": only rewrites that stay in standard ONNX; False: the model as it is.
 Optimize = bool | Literal["basic"]
@@ -39,8 +39,9 @@ def open_session(
     optimized_path: Path | None = None,
     base_dir: Path | None = None,
     layouts: bool = True,
+    providers: Sequence[str] | None = None,
 ) -> ort.InferenceSession:
-    """A CPU session for the model.
+    """A session for the model, on the CPU unless `providers` says otherwise.
 
     Args:
         model: the model, or the path of its file.
@@ -49,10 +50,13 @@ def open_session(
         optimized_path: where to save the rewritten graph; large weights go to `<its name>.data` beside it.
         base_dir: the folder that external data of a ModelProto is relative to.
         layouts: whether it may change memory layouts (NCHWc, NHWC), which renames the nodes concerned.
+        providers: onnxruntime's execution providers in order of preference; None means the CPU.
 
     Raises:
         UnsupportedError: onnxruntime can't load or run the model; the message has its reason on one line.
+        ConfigError: onnxruntime has no such execution provider here.
     """
+    chosen = _providers(providers)
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
     options.graph_optimization_level = _LEVELS[optimize]
@@ -63,17 +67,17 @@ def open_session(
             "session.optimized_model_external_initializers_file_name", f"{optimized_path.name}.data"
         )
     if isinstance(model, Path):
-        return _create(str(model), options, layouts)
+        return _create(str(model), options, layouts, chosen)
     if inline_bytes(model) <= MAX_INLINE_BYTES:
         if base_dir is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(base_dir.resolve())
             )
-        return _create(model.SerializeToString(), options, layouts)
+        return _create(model.SerializeToString(), options, layouts, chosen)
     with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         _save_large(model, path, base_dir)
-        return _create(str(path), options, layouts)
+        return _create(str(path), options, layouts, chosen)
 
 
 def run_session(
@@ -105,10 +109,21 @@ def _reason(error: Exception) -> str:
     return re.sub(r"/onnxruntime_src/\S+ .*?\) ", "", text).strip()
 
 
-def _create(source: str | bytes, options: ort.SessionOptions, layouts: bool) -> ort.InferenceSession:
+def _providers(providers: Sequence[str] | None) -> list[str]:
+    chosen = list(providers or ["CPUExecutionProvider"])
+    available = ort.get_available_providers()
+    for name in chosen:
+        if name not in available:  # onnxruntime would warn, and run on the CPU
+            raise ConfigError(f"onnxruntime has no execution provider '{name}' here: {nearest(name, available)}")
+    return chosen
+
+
+def _create(
+    source: str | bytes, options: ort.SessionOptions, layouts: bool, providers: list[str]
+) -> ort.InferenceSession:
     disabled = [] if layouts else _LAYOUT_REWRITES
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
+        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise UnsupportedError(f"onnxruntime can't load the model: {_reason(error)}") from error
 
