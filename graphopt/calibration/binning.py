@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Bins on each side of zero.
-BINS = 2048
-_CHUNK = 1 << 16
+# Bins on each side of zero. Solvers work with 512 or 1,024: the rest is kept so that one outlier, which makes every bin
+# as wide as it needs, leaves the others that many (3 doublings).
+BINS = 8192
+# Values counted at a time: large enough that clearing and adding the counts doesn't show, small enough for the cache.
+# Measured on one core at 1 M float32 values: 1.8 ns a value for N(0,1), 2.3 for Relu of it (adding to one bin over and
+# over waits for itself); of this np.bincount is 1.0 to 1.5. It keeps the interpreter's lock, the others don't.
+_CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def count_bins(array: NDArray[Any], exponent: int) -> Counted:
     for start in range(0, flat.size, _CHUNK):
         chunk = _as_float(flat[start : start + _CHUNK])
         index = _scaled(chunk, exponent).astype(np.int32)
-        index += BINS
+        index += BINS  # bincount takes no negative numbers
         counts += np.bincount(index, minlength=2 * BINS)
         above += int(np.count_nonzero(chunk > 0))
         below += int(np.count_nonzero(chunk < 0))

@@ -6,12 +6,18 @@ them but `ema`, so one pass over the data feeds every method.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from graphopt.calibration.auto import choose
 from graphopt.calibration.histogram import Histogram
+from graphopt.calibration.kl import kl_range
+from graphopt.calibration.mse import mse_range
+from graphopt.calibration.percentile import percentile_range
 from graphopt.calibration.statistics import EmaMinMax, MinMax, Statistic
 from graphopt.errors import CalibrationError, ConfigError, nearest
 from graphopt.quant import Range, Scheme
@@ -60,6 +66,54 @@ def ema(statistic: EmaMinMax, scheme: Scheme) -> Range:
     return Range.of(low, high)
 
 
+def percentile(statistic: Histogram, scheme: Scheme, *, p: float = 99.99) -> Range:
+    """The range that holds `p` percent of the values: of |x| for symmetric schemes, between two tails for others.
+
+    Raises:
+        CalibrationError: no value was seen.
+    """
+    return _searched(statistic, scheme, partial(percentile_range, p=p))
+
+
+def kl(statistic: Histogram, scheme: Scheme) -> Range:
+    """The entropy method of TensorRT; see the module `kl`.
+
+    Raises:
+        CalibrationError: no value was seen.
+    """
+    return _searched(statistic, scheme, kl_range)
+
+
+def mse(statistic: Histogram, scheme: Scheme) -> Range:
+    """The range of least expected squared quantization error; see the module `mse`.
+
+    Raises:
+        CalibrationError: no value was seen.
+    """
+    return _searched(statistic, scheme, mse_range)
+
+
+def auto(statistic: Histogram, scheme: Scheme) -> Range:
+    """The widest of the other methods' ranges that costs next to nothing on this tensor; see the module `auto`.
+
+    Raises:
+        CalibrationError: no value was seen.
+    """
+    return _searched(statistic, scheme, _best_candidate)
+
+
+def _best_candidate(histogram: Histogram, scheme: Scheme) -> Range:
+    ranges = [method(histogram, scheme) for method in (minmax, percentile, kl, mse)]
+    return ranges[choose(histogram, ranges, scheme)]
+
+
+def _searched(histogram: Histogram, scheme: Scheme, search: Callable[[Histogram, Scheme], Range]) -> Range:
+    _require_values(histogram)
+    if histogram.exponent is None:
+        return Range.of(0.0, 0.0)  # zeros only
+    return search(histogram, scheme)
+
+
 def _require_values(statistic: Statistic) -> None:
     if statistic.is_empty:
         raise CalibrationError(
@@ -70,17 +124,34 @@ def _require_values(statistic: Statistic) -> None:
 _METHODS = (
     Method("minmax", MinMax, (MinMax, Histogram), minmax),
     Method("ema", EmaMinMax, (EmaMinMax,), ema),
+    Method("percentile", Histogram, (Histogram,), percentile),
+    Method("kl", Histogram, (Histogram,), kl),
+    Method("mse", Histogram, (Histogram,), mse),
+    Method("auto", Histogram, (Histogram,), auto),
 )
 
 SOLVERS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _METHODS})
 
 
 def solver(method: str) -> Method:
-    """The method named `method`.
+    """The method named `method`; percentile may be given its parameter: "percentile{p=99.9}".
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or its parameter is wrong.
     """
+    with_p = re.fullmatch(r"percentile\{p=([0-9.]+)\}", method)
+    if with_p is not None:
+        return replace(SOLVERS["percentile"], name=method, solve=partial(percentile, p=_share(with_p[1])))
     if method not in SOLVERS:
         raise ConfigError(f"there is no calibration method '{method}': {nearest(method, SOLVERS)}")
     return SOLVERS[method]
+
+
+def _share(text: str) -> float:
+    try:
+        p = float(text)
+    except ValueError:
+        p = 0.0
+    if not 50 < p <= 100:
+        raise ConfigError(f"percentile{{p={text}}}: expected a percentage above 50, at most 100, as in p=99.99")
+    return p
