@@ -34,9 +34,12 @@ def calibrate(
     preprocess: str | Path | Preprocess | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
+    histograms: bool = False,
     progress: Progress | None = None,
 ) -> Calibration:
     """Run a pipeline up to its `calibrate`, and give back the ranges instead of a model. Arguments as in `optimize`.
+
+    With `histograms`, histograms are kept whatever the method needs (ema excepted), for `Calibration.draw`.
 
     Raises:
         GraphoptError: something on the user's side is wrong.
@@ -58,6 +61,7 @@ def calibrate(
     graph = load(model, base_dir=base_dir)
     samples = open_samples(calibration_data, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress)
+    ctx.histograms = histograms
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
     tensors = graph.tensors()
     observed = {
@@ -65,9 +69,13 @@ def calibrate(
         for entry in graph.plan
         if entry.range is not None and not entry.fixed and not isinstance(tensors[entry.tensor], Constant)
     }
+    chosen = cast(Calibrate, choice.passes[last])
     return Calibration(
         ranges=observed,
-        method=cast(Calibrate, choice.passes[last]).method,
+        method=chosen.method,
         model_hash=ranges_key(model, base_dir, choice),
         data_hash=data_hash(samples),
+        parameters={"percentile": chosen.percentile} if chosen.method == "percentile" else {},
+        statistics={name: ctx.statistics[name] for name in observed if name in ctx.statistics},
+        schemes={name: graph.plan.tensors[name].scheme for name in observed},
     )

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphopt.api.choice import Choice
-from graphopt.calibration import load_ranges, model_hash, save_ranges
+from graphopt.calibration import SOLVERS, Statistic, load_ranges, model_hash, save_ranges
+from graphopt.calibration.histogram import Histogram
+from graphopt.calibration.plots import Picture, draw
+from graphopt.errors import ConfigError
 from graphopt.ir.read import read_source
 from graphopt.passes.calibrate import Calibrate
-from graphopt.quant import Range
+from graphopt.quant import Range, Scheme
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges of a model's activations, tied to the model and to the passes before calibration."""
+    """Ranges of a model's activations, tied to the model and to the passes before calibration.
+
+    Attributes:
+        ranges: by tensor.
+        method: how they were chosen.
+        model_hash: of the model and the passes before.
+        data_hash: of the samples, whatever their order.
+        parameters: of the method.
+        statistics: what was observed of each tensor.
+        schemes: how each tensor is quantized.
+    """
 
     ranges: Mapping[str, Range]
     method: str
     model_hash: str
     data_hash: str
+    parameters: Mapping[str, float] = field(default_factory=dict[str, float])
+    statistics: Mapping[str, Statistic] = field(default_factory=dict[str, Statistic])
+    schemes: Mapping[str, Scheme] = field(default_factory=dict[str, Scheme])
 
     def save(self, path: str | Path) -> None:
         """Write the ranges file that `optimize(ranges=path)` and `--ranges` take.
@@ -29,7 +45,37 @@ class Calibration:
         Raises:
             EmitError: it can't be written.
         """
-        save_ranges(Path(path), self.ranges, model_hash=self.model_hash, data_hash=self.data_hash, method=self.method)
+        save_ranges(
+            Path(path),
+            self.ranges,
+            model_hash=self.model_hash,
+            data_hash=self.data_hash,
+            method=self.method,
+            parameters=self.parameters,
+            statistics=self.statistics,
+        )
+
+    def draw(self, folder: str | Path) -> None:
+        """Write a picture of each tensor that has a histogram, with every method's range, and an index.html.
+
+        Raises:
+            ConfigError: matplotlib isn't installed, or there are no histograms: give `calibrate` histograms=True.
+            EmitError: a file can't be written.
+        """
+        seen = {name: s for name, s in self.statistics.items() if isinstance(s, Histogram) and not s.is_empty}
+        if not seen:
+            raise ConfigError(f"there are no histograms to draw: method {self.method} keeps none")
+        pictures = [
+            Picture(name, histogram, self.schemes[name], self._candidates(name, histogram), self.method)
+            for name, histogram in seen.items()
+        ]
+        draw(Path(folder), pictures)
+
+    def _candidates(self, tensor: str, histogram: Histogram) -> dict[str, Range]:
+        """Each method's range; of the one that was used, what it was used with."""
+        methods = {name: method for name, method in SOLVERS.items() if Histogram in method.takes}
+        found = {name: method.solve(histogram, self.schemes[tensor]) for name, method in methods.items()}
+        return found | {self.method: self.ranges[tensor]}
 
 
 def read_ranges(

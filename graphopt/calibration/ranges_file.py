@@ -1,9 +1,13 @@
 """The ranges file: calibrated ranges as JSON, tied to the model they were measured on.
 
-    {"format": "graphopt-ranges", "version": 1, "method": "minmax", "model_hash": "…", "data_hash": "…",
-     "ranges": {"tensor": {"low": -1.5, "high": 6.0}, "per channel": {"low": [0.0, …], "high": [1.0, …]}}}
+    {"format": "graphopt-ranges", "version": 1, "tool": "graphopt 0.1.0", "model_hash": "…", "data_hash": "…",
+     "method": "percentile", "parameters": {"percentile": 99.9},
+     "ranges": {"tensor": {"low": -1.5, "high": 6.0}, "per channel": {"low": [0.0, …], "high": [1.0, …]}},
+     "statistics": {"tensor": {"low": -1.6, "high": 9.0, "count": 4096, "zeros": 17, "exponent": -9, "p99.9": 6.2}}}
 
-Keys are sorted and floats are written with the shortest text that reads back to the same bits.
+`statistics` says what was seen, for the reader; nothing reads it back. The order of the samples, how they are batched
+and how many workers share them don't change a byte (method ema, which is about order, excepted). Keys are sorted and
+floats are written with the shortest text that reads back to the same bits.
 """
 
 from __future__ import annotations
@@ -13,12 +17,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
+from graphopt._version import __version__
+from graphopt.calibration.histogram import Histogram
+from graphopt.calibration.statistics import EmaMinMax, MinMax, Statistic
 from graphopt.errors import CalibrationError
 from graphopt.ir.files import replacing
 from graphopt.quant import Range
@@ -27,7 +35,16 @@ _FORMAT = "graphopt-ranges"
 _VERSION = 1
 
 
-def save_ranges(path: Path, ranges: Mapping[str, Range], *, model_hash: str, data_hash: str, method: str) -> None:
+def save_ranges(
+    path: Path,
+    ranges: Mapping[str, Range],
+    *,
+    model_hash: str,
+    data_hash: str,
+    method: str,
+    parameters: Mapping[str, float] = MappingProxyType({}),
+    statistics: Mapping[str, Statistic] = MappingProxyType({}),
+) -> None:
     """Write the ranges; the file appears complete or not at all.
 
     Raises:
@@ -36,14 +53,41 @@ def save_ranges(path: Path, ranges: Mapping[str, Range], *, model_hash: str, dat
     content = {
         "format": _FORMAT,
         "version": _VERSION,
+        "tool": f"graphopt {__version__}",
         "method": method,
+        "parameters": dict(parameters),
         "model_hash": model_hash,
         "data_hash": data_hash,
         "ranges": {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in ranges.items()},
+        "statistics": {name: summary(seen) for name, seen in statistics.items() if not seen.is_empty},
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def summary(statistic: Statistic) -> dict[str, float | int | None]:
+    """What a statistic that isn't empty says in a few numbers.
+
+    `low` and `high` are the extremes. Of a histogram also `count`, `zeros`, `exponent` (a bin is 2^exponent wide, null
+    when all were zero) and `p99.9`, the upper end of the bin that holds the 99.9th percentile of the magnitudes.
+    """
+    if isinstance(statistic, EmaMinMax):
+        return {"low": float(statistic.lows.min()), "high": float(statistic.highs.max())}
+    if isinstance(statistic, MinMax):
+        return {"low": statistic.low, "high": statistic.high}
+    assert isinstance(statistic, Histogram)
+    up_to = statistic.zeros + np.cumsum(statistic.magnitudes())
+    # In whole numbers: 99.9 % of the count, rounded up.
+    bin_index = int(np.searchsorted(up_to, -(-999 * statistic.count // 1000)))
+    return {
+        "low": statistic.low,
+        "high": statistic.high,
+        "count": statistic.count,
+        "zeros": statistic.zeros,
+        "exponent": statistic.exponent,
+        "p99.9": (bin_index + 1) * statistic.width,
+    }
 
 
 def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:

@@ -28,6 +28,10 @@ def calibrate(
     calibration_method: options.Method = None,
     percentile: options.Percentile = None,
     preprocess: options.Preprocess = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw every tensor's histogram with each method's range (needs matplotlib)."),
+    ] = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
     threads: options.Threads = None,
@@ -51,9 +55,15 @@ def calibrate(
             percentile=percentile,
             preprocess=preprocess,
             threads=threads,
+            histograms=plot is not None,
             progress=progress,
         )
         found.save(output)
+        if plot is not None:
+            found.draw(plot)
     said = f"saved the ranges of {counted(len(found.ranges), 'tensor')} ({found.method}) in {output}"
+    lines = [Line(said, "good")]
+    if plot is not None:
+        lines.append(Line(f"drew them in {plot / 'index.html'}"))
     ranges = {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in found.ranges.items()}
-    screen.show([Line(said, "good")], {"output": str(output), "method": found.method, "ranges": ranges})
+    screen.show(lines, {"output": str(output), "method": found.method, "ranges": ranges})

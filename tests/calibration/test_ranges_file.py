@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphopt.calibration import data_hash, load_ranges, model_hash, save_ranges
+from graphopt.calibration import MinMax, data_hash, load_ranges, model_hash, save_ranges
+from graphopt.calibration.histogram import Histogram
+from graphopt.calibration.ranges_file import summary
+from graphopt.calibration.statistics import EmaMinMax
 from graphopt.errors import CalibrationError, EmitError
 from graphopt.quant import Range
 
@@ -127,3 +130,34 @@ def test_the_data_hash_sees_names_types_shapes_and_repetition_but_no_order():
     assert len({data_hash(v) for v in variants}) == len(variants)
     assert all(data_hash(v) == data_hash(v[::-1]) for v in variants)
     assert data_hash([{"x": x, "z": y}]) == data_hash([{"z": y, "x": x}])
+
+
+def test_what_was_seen_is_summed_up(tmp_path):
+    values = np.concatenate([np.zeros(500), np.random.default_rng(0).normal(size=1500)]).astype(np.float32)
+    histogram, extremes, averages = Histogram(), MinMax(), EmaMinMax()
+    for statistic in (histogram, extremes, averages):
+        for part in np.split(values, 4):
+            statistic.update(part)
+    found = summary(histogram)
+    assert (found["count"], found["zeros"]) == (2000, 500)
+    at = np.sort(np.abs(values))[1997]  # 1,998 of 2,000 are 99.9 %
+    assert at <= found["p99.9"] <= at + 2.0 ** found["exponent"]
+    for statistic in (histogram, extremes, averages):
+        assert summary(statistic)["low"] == values.min()
+        assert summary(statistic)["high"] == values.max()
+    save_ranges(
+        tmp_path / "r.json",
+        {"a": Range.of(0, 1)},
+        model_hash="m",
+        data_hash="d",
+        method="percentile",
+        parameters={"percentile": 99.9},
+        statistics={"a": histogram, "empty": Histogram()},
+    )
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["parameters"] == {"percentile": 99.9}
+    assert content["statistics"] == {"a": found}
+    assert content["tool"].startswith("graphopt ")
+    zeros = Histogram()
+    zeros.update(np.zeros(3))
+    assert (summary(zeros)["p99.9"], summary(zeros)["exponent"]) == (0.0, None)
