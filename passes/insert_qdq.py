@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
+from graphopt.ir.operands import static_shape
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan, solve_params
 from graphopt.targets import Target, find_target
@@ -47,6 +48,9 @@ class InsertQdq(Pass):
         if target.bias == "int32":
             for name in graph.plan.quantized_nodes:
                 quantize_bias(graph, nodes[name], ctx)
+        if target.shared_result_bias is not None:
+            for name in graph.plan.quantized_nodes:
+                _give_bias(graph, nodes[name], target.shared_result_bias, ctx)
         ctx.remarks.note(None, f"{inserter.pairs} Q/DQ pairs inserted")
 
 
@@ -134,6 +138,23 @@ def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
     attrs = {"axis": 0}
     graph.add_node("DequantizeLinear", [stored, scales, zero_points], [output], attrs, hint=f"{tensor.name}_dequantize")
     graph.set_input(reader, index, output)
+
+
+def _give_bias(graph: Graph, node: Node, value: float, ctx: Context) -> None:
+    """A bias for a convolution that has none, or zeros, and whose result has several readers."""
+    if not node.is_op("Conv", "ConvTranspose") or graph.sole_consumer(node.outputs[0]) is not None:
+        return
+    old = node.input(2)
+    values = fixed_value(old)
+    if old is not None and (values is None or values.any()):
+        return
+    shape = static_shape(node.inputs[1].shape)
+    if shape is None:
+        return
+    channels = shape[0] if node.is_op("Conv") else shape[1] * int(node.attr("group", 1))
+    bias = graph.constant(np.full(channels, value, np.float32), f"{node.name}_bias")
+    graph.set_input(node, 2, bias)
+    ctx.remarks.applied(node, f"got a bias of {value:g}: {graph.plan.target} needs one where a result has many readers")
 
 
 def _bias_slot(graph: Graph, node: Node) -> tuple[Node, int] | None:

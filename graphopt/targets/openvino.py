@@ -20,6 +20,10 @@ OPENVINO = Target(
     activation=Scheme("uint8"),
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="float",
+    # With a symbolic batch, an integer convolution without a bias gave all readers zeros or garbage as soon as there
+    # were two of them (2026.4.1; two readers are a skip, a gate, an output). A bias of zeros is optimized away; this
+    # one is too small to change a sum.
+    shared_result_bias=1e-30,
     fused_activations=frozenset(
         {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu"}
     ),

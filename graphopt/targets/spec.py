@@ -65,6 +65,8 @@ class Target:
         activation: scheme of activations.
         weight: scheme of constant weights; the channel axis is filled in per operator (output channels).
         bias: "int32": DequantizeLinear of an int32 with scale s_x·s_w, zero point 0; "float": as it is.
+        shared_result_bias: what a convolution is given as bias when it has none, or zeros, and its result is read
+            more than once; None: nothing.
         fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
         fused_conditions: what must hold for an operator of `fused_activations` to be fused.
         rules: operator → rule. An operator without one runs in float.
@@ -85,5 +87,6 @@ class Target:
     quantize_everywhere: bool = False
     qdq_per_consumer: bool = False
     fuse_matmul_add: bool = True
+    shared_result_bias: float | None = None
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
