@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from graphopt.calibration import Statistic, collect
 from graphopt.calibration.histogram import Histogram
-from graphopt.calibration.observe import observe
+from graphopt.calibration.observer import KINDS, Kind
 from graphopt.calibration.solvers import Method, solver
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, to_proto
 from graphopt.pipeline import Context, Pass
 
+_KIND_OF: dict[type[Statistic], Kind] = {statistic: kind for kind, statistic in KINDS.items()}
 NO_SAMPLES = "int8 needs samples to calibrate with; give them with --calibration-data (or a --ranges file)"
 
 
@@ -67,7 +69,18 @@ class Calibrate(Pass):
             raise CalibrationError(NO_SAMPLES)
         method = self.solver()
         kind = Histogram if ctx.histograms and Histogram in method.takes else method.needs
-        statistics = observe(to_proto(graph), wanted, ctx.calibration, kind=kind, threads=ctx.threads)
+        statistics = collect(
+            to_proto(graph),
+            wanted,
+            ctx.calibration,
+            kind=_KIND_OF[kind],
+            threads=ctx.threads,
+            providers=ctx.resources.providers or None,
+            memory_budget=ctx.resources.memory_budget,
+            workers=ctx.resources.workers,
+            checkpoint=ctx.resources.checkpoint,
+            note=lambda text: ctx.remarks.note(None, text),
+        )
         for name in wanted:
             try:
                 graph.plan.set_range(name, method.solve(statistics[name], graph.plan.tensors[name].scheme))

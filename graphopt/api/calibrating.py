@@ -14,7 +14,7 @@ from graphopt.ir import Constant, load
 from graphopt.passes.calibrate import Calibrate
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
-from graphopt.pipeline.passes import Progress
+from graphopt.pipeline.passes import Progress, Resources
 from graphopt.report.samples import open_samples
 from graphopt.targets import Target
 
@@ -34,6 +34,7 @@ def calibrate(
     preprocess: str | Path | Preprocess | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
+    resources: Resources | None = None,
     histograms: bool = False,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -60,7 +61,7 @@ def calibrate(
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
     graph = load(model, base_dir=base_dir)
     samples = open_samples(calibration_data, graph, "calibration data", preprocess)
-    ctx = choice.context(samples, threads, progress)
+    ctx = choice.context(samples, threads, progress, resources)
     ctx.histograms = histograms
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
     tensors = graph.tensors()

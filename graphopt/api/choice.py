@@ -16,7 +16,7 @@ from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.passes.presets import preset as preset_passes
 from graphopt.pipeline import Context, Pass
 from graphopt.pipeline.options import make_pass, plain_options
-from graphopt.pipeline.passes import Progress
+from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
 from graphopt.report.samples import reported
@@ -48,10 +48,12 @@ class Choice:
         before = itertools.takewhile(lambda p: not isinstance(p, stop), self.passes)
         return passes_to_text([p for p in before if p.lossless])
 
-    def context(self, calibration: Dataset | None, threads: int | None, progress: Progress | None) -> Context:
+    def context(
+        self, calibration: Dataset | None, threads: int | None, progress: Progress | None, resources: Resources | None
+    ) -> Context:
         """What the passes of one run are given; walks over the samples are reported to `progress`."""
         samples = None if calibration is None else reported(calibration, "calibrating", progress)
-        return Context(target=self.target, calibration=samples, threads=threads)
+        return Context(target=self.target, calibration=samples, threads=threads, resources=resources or Resources())
 
 
 def choose_pipeline(

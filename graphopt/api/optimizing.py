@@ -21,7 +21,7 @@ from graphopt.ir.write import wants_data_file
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.pipeline import Instrument, PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
-from graphopt.pipeline.passes import Progress
+from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_to_text
 from graphopt.report.measure import measure
 from graphopt.report.samples import open_samples, with_labels
@@ -74,6 +74,7 @@ def optimize(
     output: str | Path | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
+    resources: Resources | None = None,
     instruments: Sequence[Instrument] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -98,6 +99,7 @@ def optimize(
         output: where to save the result; checked before the work begins.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
+        resources: workers, execution providers, memory and checkpoint of calibration, see `Resources`.
         instruments: what watches the passes; None: `Reproducer` and `Verify`.
         progress: called as work goes on with (what is done, steps done, steps in all or None).
 
@@ -133,7 +135,7 @@ def optimize(
         None if validation_data is None else open_samples(validation_data, graph, "validation data", preprocess)
     )
     validation = None if validation is None else with_labels(validation, labels)
-    ctx = choice.context(calibration, threads, progress)
+    ctx = choice.context(calibration, threads, progress, resources)
     ctx.ranges = read_ranges(ranges, model, base_dir, choice)
 
     watching = (Reproducer(), Verify()) if instruments is None else instruments

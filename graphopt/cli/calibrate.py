@@ -35,6 +35,10 @@ def calibrate(
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
     threads: options.Threads = None,
+    workers: options.Workers = 1,
+    provider: options.Provider = None,
+    memory_budget: options.MemoryBudget = None,
+    checkpoint: options.Checkpoint = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -55,6 +59,7 @@ def calibrate(
             percentile=percentile,
             preprocess=preprocess,
             threads=threads,
+            resources=options.resources(workers, provider, memory_budget, checkpoint),
             histograms=plot is not None,
             progress=progress,
         )

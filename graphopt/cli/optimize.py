@@ -67,6 +67,10 @@ def optimize(
         int | None, typer.Option(min=0, metavar="N", rich_help_panel=_DEBUG, help="Run only the first N passes.")
     ] = None,
     threads: options.Threads = None,
+    workers: options.Workers = 1,
+    provider: options.Provider = None,
+    memory_budget: options.MemoryBudget = None,
+    checkpoint: options.Checkpoint = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -101,6 +105,7 @@ def optimize(
             percentile=percentile,
             output=output,
             threads=threads,
+            resources=options.resources(workers, provider, memory_budget, checkpoint),
             instruments=watching,
             progress=progress,
         )

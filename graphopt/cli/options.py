@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from graphopt.calibration.preprocess import PRESETS as PREPROCESS_PRESETS
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.passes.presets import PRESETS
+from graphopt.pipeline.passes import Resources
 from graphopt.targets import TARGETS
 
 Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: .onnx, or .onnxtxt for ONNX text.")]
@@ -71,6 +73,28 @@ Labels: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Threads of onnxruntime. [default: all cores]")
 ]
+_RESOURCES = "Calibration's resources"
+Workers: TypeAlias = Annotated[
+    int, typer.Option(min=1, metavar="N", rich_help_panel=_RESOURCES, help="Processes that share the samples.")
+]
+Provider: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", rich_help_panel=_RESOURCES, help="Execution provider of onnxruntime. Repeatable."),
+]
+MemoryBudget: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        rich_help_panel=_RESOURCES,
+        help="What observed tensors may take at a time: 800M, 2G. [default: a quarter of the memory that is available]",
+    ),
+]
+Checkpoint: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=_RESOURCES, help="Go on from here when a calibration was interrupted."
+    ),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -78,6 +102,25 @@ Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print not
 def split(values: list[str] | None) -> tuple[str, ...]:
     """The values of a repeatable option, each of which may hold several, with commas."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def resources(
+    workers: int, provider: list[str] | None, memory_budget: str | None, checkpoint: Path | None
+) -> Resources:
+    """The resources that the options name.
+
+    Raises:
+        ConfigError: the budget is no size.
+    """
+    budget = None if memory_budget is None else _bytes(memory_budget)
+    return Resources(workers, split(provider), budget, checkpoint)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(?:i?B)?", text.strip())
+    if found is None:
+        raise ConfigError(f"the memory budget is '{text}'; expected a size such as 800M or 2G")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def read_labels(path: Path | None) -> NDArray[np.generic] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from graphopt.ir import Graph
@@ -16,6 +17,23 @@ if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes do
 
 Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What calibration may use. The ranges don't depend on any of it.
+
+    Attributes:
+        workers: processes that share the samples.
+        providers: onnxruntime's execution providers in order of preference; empty means the CPU.
+        memory_budget: bytes that observed tensors may take at a time; None means a quarter of what is available.
+        checkpoint: a file that an interrupted calibration goes on from.
+    """
+
+    workers: int = 1
+    providers: tuple[str, ...] = ()
+    memory_budget: int | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass
@@ -31,6 +49,7 @@ class Context:
     calibration: Dataset | None = None
     ranges: dict[str, Range] | None = None
     threads: int | None = None
+    resources: Resources = Resources()
     histograms: bool = False
     statistics: dict[str, Statistic] = field(default_factory=dict[str, "Statistic"])
 
