@@ -1,6 +1,6 @@
 """Observers in processes of their own, each with a share of the samples; merged, they give the same bits as one.
 
-A worker is `python -m graphopt.calibration.workers`, talked to in pickles over its standard input and output: unlike
+A worker is a Python that runs `main`, talked to in pickles over its standard input and output: unlike
 multiprocessing's spawn it doesn't import the user's main module again, so a script needs no guard. Samples are dealt
 out in turn; each worker is at most two samples behind.
 """
@@ -31,7 +31,7 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         # What this process can import, the worker can.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        command = [sys.executable, "-m", "graphopt.calibration.workers"]
+        command = [sys.executable, "-c", "from graphopt.calibration.workers import main; main()"]
         # In a session of its own, Ctrl-C doesn't reach it: it ends when its input does.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True
@@ -149,7 +149,3 @@ def main() -> None:
         answers.flush()
         if isinstance(answer, GraphoptError):
             return
-
-
-if __name__ == "__main__":
-    main()
