@@ -31,8 +31,8 @@ def relative_errors(histogram: Histogram, ranges: Sequence[Range], scheme: Schem
     everything = all_of(histogram, _BINS)
     low = np.array([min(float(r.low), 0.0) for r in ranges])
     high = np.array([max(float(r.high), 0.0) for r in ranges])
-    # A range of no width stands for zero alone.
-    smallest = np.finfo(np.float64).tiny
+    # A range of no width stands for zero alone: every value is clipped to next to nothing.
+    smallest = everything.width * 1e-6
     errors = squared_error(everything, low, np.maximum(high, low + smallest), scheme)
     return (errors / everything.energy()).tolist()
 

@@ -31,13 +31,21 @@ class Counted:
     zeros: int
 
 
+def as_float(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values as float32 or float64; exact but for integers beyond 2^53."""
+    if array.dtype == np.float32 or array.dtype == np.float64:
+        return array
+    # float16, bfloat16 and integers of 16 bits fit in the 24 bits of a float32.
+    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+
+
 def count_bins(array: NDArray[Any], exponent: int) -> Counted:
-    """Count finite values, all of magnitude below BINS · 2^exponent."""
+    """Count finite float32 or float64 values, all of magnitude below BINS · 2^exponent."""
     counts = np.zeros(2 * BINS, np.int64)
     above = below = 0
     flat = array.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
-        chunk = _as_float(flat[start : start + _CHUNK])
+        chunk = flat[start : start + _CHUNK]
         index = _scaled(chunk, exponent).astype(np.int32)
         index += BINS  # bincount takes no negative numbers
         counts += np.bincount(index, minlength=2 * BINS)
@@ -51,17 +59,10 @@ def count_bins(array: NDArray[Any], exponent: int) -> Counted:
     return Counted(positive, negative, array.size - above - below)
 
 
-def _as_float(chunk: NDArray[Any]) -> NDArray[Any]:
-    """The same values as float32 or float64; exact but for integers beyond 2^53."""
-    if chunk.dtype in (np.dtype(np.float32), np.dtype(np.float64)):
-        return chunk
-    # numpy's kind of ml_dtypes' bfloat16 and float8 is "V".
-    small = chunk.dtype.itemsize <= 2
-    return chunk.astype(np.float32 if small else np.float64)
-
-
 def _scaled(chunk: NDArray[Any], exponent: int) -> NDArray[Any]:
-    """Chunk / 2^exponent, exactly wherever the result is 1 or more (below, trunc makes it 0 anyway)."""
+    """The quotient chunk / 2^exponent, exactly wherever the result is 1 or more (below, trunc makes it 0 anyway)."""
     if chunk.dtype == np.float32 and -126 <= -exponent <= 127:
         return chunk * np.float32(2.0**-exponent)
-    return np.ldexp(chunk.astype(np.float64), -exponent)
+    wide = chunk.astype(np.float64)
+    # Beyond these the factor isn't a normal number; ldexp is slower and takes any exponent.
+    return wide * 2.0**-exponent if -1022 <= -exponent <= 1023 else np.ldexp(wide, -exponent)

@@ -53,7 +53,7 @@ def squared_error(
         scheme: the grid, per tensor.
 
     Returns:
-        [candidates], in the tensor's units squared.
+        [candidates], in widths of a bin squared (in the tensor's units, tiny values would underflow).
     """
     step, first, last = _grids(low / bulk.width, high / bulk.width, scheme)
     edges = np.arange(-bulk.below, bulk.above + 1, dtype=np.float64)
@@ -66,7 +66,7 @@ def squared_error(
     whole += (inside * inside * inside + beyond * beyond * beyond) * (1 / 3)
     per_bin = np.diff(whole, axis=1)
     per_bin *= bulk.counts
-    return per_bin.sum(axis=1) * (step**3 * bulk.width**2)
+    return per_bin.sum(axis=1) * step**3
 
 
 def _grids(low: NDArray[np.float64], high: NDArray[np.float64], scheme: Scheme) -> tuple[NDArray[np.float64], ...]:

@@ -48,9 +48,9 @@ class Bulk:
         return len(self.counts) - self.below
 
     def energy(self) -> float:
-        """The sum of x² over the values, uniform within a bin."""
+        """The sum of x² over the values, uniform within a bin, in widths of a bin squared."""
         edges = np.arange(-self.below, self.above + 1, dtype=np.float64)
-        return float((np.diff(edges**3) * self.counts).sum()) / 3.0 * self.width**2
+        return float((np.diff(edges**3) * self.counts).sum()) / 3.0
 
 
 def bulk_of(histogram: Histogram, scheme: Scheme, bins: int) -> Bulk:

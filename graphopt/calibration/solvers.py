@@ -109,8 +109,9 @@ def _best_candidate(histogram: Histogram, scheme: Scheme) -> Range:
 
 def _searched(histogram: Histogram, scheme: Scheme, search: Callable[[Histogram, Scheme], Range]) -> Range:
     _require_values(histogram)
-    if histogram.exponent is None:
-        return Range.of(0.0, 0.0)  # zeros only
+    if histogram.width == 0.0:
+        # Zeros only, or float64 values so small that the width of a bin can't be written down.
+        return Range.of(histogram.low, histogram.high)
     return search(histogram, scheme)
 
 

@@ -107,6 +107,14 @@ def test_every_numeric_type_has_the_bins_of_its_values(dtype):
     assert bits(seen([values], dtype)) == bits(seen([values.astype(np.float64)], np.float64))
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
+def test_float64_in_its_whole_range(values):
+    histogram = seen([values], np.float64)
+    exponent, positive, negative, zeros = by_hand(values)
+    assert (filled(histogram.positive), filled(histogram.negative), histogram.zeros) == (positive, negative, zeros)
+    assert histogram.exponent == (exponent if any(values) else None)
+
+
 def test_arrays_longer_than_a_chunk_and_not_contiguous():
     x = np.random.default_rng(0).standard_normal((2, 300_000)).astype(np.float32)
     assert bits(seen([x.T[::2]])) == bits(seen(np.array_split(x.T[::2].copy(), 5)))

@@ -52,6 +52,18 @@ def test_ranges_stay_within_the_data_and_zero(name, scheme):
     assert ends(SOLVERS[name].solve(seen([0.0, -0.0]), scheme)) == (0, 0)
 
 
+@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_ranges_scale_with_the_values(name, scheme):
+    """By powers of two exactly, far beyond where the squares of the values underflow or overflow."""
+    values = np.random.default_rng(2).laplace(size=20_000)
+    low, high = ends(SOLVERS[name].solve(seen(values), scheme))
+    for power in (-900, -140, 120, 900):
+        scaled = ends(SOLVERS[name].solve(seen(np.ldexp(values, power)), scheme))
+        assert scaled == (np.ldexp(low, power), np.ldexp(high, power))
+    assert ends(SOLVERS[name].solve(seen([5e-324, -1e-320]), scheme)) == (-1e-320, 5e-324)
+
+
 @pytest.mark.parametrize("name", ["kl", "mse"])
 @pytest.mark.parametrize("scheme", SCHEMES[:4], ids=str)
 def test_an_outlier_hardly_moves_a_threshold_wherever_it_stands(name, scheme):
@@ -113,6 +125,13 @@ def test_auto_keeps_few_large_values_that_carry_the_signal_and_clips_a_long_tail
     assert ends(SOLVERS["auto"].solve(seen(sink), SYMMETRIC))[1] == 400
     tail = np.random.default_rng(0).laplace(size=1_000_000).astype(np.float32)
     assert ends(SOLVERS["auto"].solve(seen(tail), SYMMETRIC))[1] < 0.95 * np.abs(tail).max()
+
+
+def test_auto_covers_values_that_nearly_all_are_zeros():
+    values = np.append(np.zeros(100_000), [3.0, -1.0])
+    assert ends(SOLVERS["percentile"].solve(seen(values), ASYMMETRIC)) == (0, 0)
+    assert relative_errors(seen(values), [Range.of(0, 0)], ASYMMETRIC)[0] == pytest.approx(1, rel=1e-3)
+    assert ends(SOLVERS["auto"].solve(seen(values), ASYMMETRIC)) == (-1, 3)
 
 
 @pytest.mark.parametrize("scheme", [SYMMETRIC, ASYMMETRIC], ids=str)
