@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import onnx
 import onnx.parser
-import pytest
 
 from graphopt.ir import Graph, fill_types, from_proto, infer, to_proto
 from graphopt.ir.from_proto import attribute_value
@@ -23,20 +20,6 @@ def graph_of(text: str) -> Graph:
 
 def shapes(graph: Graph) -> dict[str, object]:
     return {t.name: t.shape for scope in graph.walk() for n in scope.nodes for t in n.outputs}
-
-
-def chain(length: int) -> Graph:
-    """x → Neg → Neg → …, without any stated type in between."""
-    graph = Graph()
-    graph.facts.opset_imports[""] = 17
-    x = graph.variable("x", np.dtype(np.float32), ("N", 8))
-    last = x
-    for i in range(length):
-        out = graph.variable(f"t{i}")
-        graph.add_node("Neg", [last], [out])
-        last = out
-    graph.set_interface([x], [last])
-    return graph
 
 
 def test_fills_what_is_unknown() -> None:
@@ -126,17 +109,6 @@ def test_failure_is_tolerated() -> None:
     graph = graph_of("g (float[2,3] x, float[4,5] z) => (float[7] y) { y = MatMul(x, z) }")
     infer(graph)
     assert graph.outputs[0].shape == (7,)
-
-
-@pytest.mark.parametrize("work", [infer, verify])
-def test_time_grows_linearly(work) -> None:  # type: ignore[no-untyped-def]  # one callable of two
-    seconds: list[float] = []
-    for length in (2500, 10_000):
-        graph = chain(length)
-        began = time.process_time()
-        work(graph)
-        seconds.append(time.process_time() - began)
-    assert seconds[1] < 4 * seconds[0] * 2.5, seconds
 
 
 def test_the_result_of_an_unknown_operator_has_the_type_its_reader_takes() -> None:
