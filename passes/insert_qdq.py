@@ -20,7 +20,7 @@ from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
 from graphopt.ir.operands import static_shape
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan, solve_params
-from graphopt.targets import Target, find_target
+from graphopt.targets import find_target
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class InsertQdq(Pass):
         nodes = {n.name: n for scope in graph.walk() for n in scope.nodes}
         if left := [e.tensor for e in graph.plan if isinstance(tensors[e.tensor], Constant)]:
             raise ConfigError(f"constant '{left[0]}' is planned but float: put 'quantize-weights' before 'insert-qdq'")
-        inserter = _Inserter(graph, target, nodes)
+        inserter = _Inserter(graph, nodes)
         for entry in list(graph.plan):
             tensor = tensors[entry.tensor]
             assert isinstance(tensor, Variable)  # constants were ruled out above
@@ -55,8 +55,8 @@ class InsertQdq(Pass):
 
 
 class _Inserter:
-    def __init__(self, graph: Graph, target: Target, nodes: dict[str, Node]) -> None:
-        self.graph, self.target, self.nodes = graph, target, nodes
+    def __init__(self, graph: Graph, nodes: dict[str, Node]) -> None:
+        self.graph, self.nodes = graph, nodes
         self.pairs = 0
         self.shared: dict[str, tuple[Constant, Constant]] = {}
         try:
@@ -69,27 +69,25 @@ class _Inserter:
         if not entry.edges and not entry.is_output:
             return
         graph = self.graph
-        uses = [(self.nodes[e.node], e.index) for e in entry.edges]
+        uses = dict.fromkeys((self.nodes[e.node], e.index) for e in entry.edges)
         kept = [use for use in graph.uses(tensor) if use not in uses]
-        readers = [[use] for use in uses] if self.target.qdq_per_consumer and not entry.is_output else [uses]
         stem = tensor.name
         scale, zero_point = self._constants(entry)
-        for group in readers:
-            quantized = graph.variable(f"{stem}_quantized", np.dtype(entry.scheme.dtype), tensor.shape)
-            dequantized = graph.variable(f"{stem}_dequantized", tensor.dtype, tensor.shape)
-            graph.add_node(
-                "DequantizeLinear", [quantized, scale, zero_point], [dequantized], hint=f"{stem}_DequantizeLinear"
-            )
-            if entry.is_output:
-                # Takes the output's name and all uses along; those that stay float are pointed back below.
-                graph.replace_uses(tensor, dequantized)
-                for node, index in kept:
-                    graph.set_input(node, index, tensor)
-            else:
-                for node, index in group:
-                    graph.set_input(node, index, dequantized)
-            graph.add_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], hint=f"{stem}_QuantizeLinear")
-            self.pairs += 1
+        quantized = graph.variable(f"{stem}_quantized", np.dtype(entry.scheme.dtype), tensor.shape)
+        dequantized = graph.variable(f"{stem}_dequantized", tensor.dtype, tensor.shape)
+        graph.add_node(
+            "DequantizeLinear", [quantized, scale, zero_point], [dequantized], hint=f"{stem}_DequantizeLinear"
+        )
+        if entry.is_output:
+            # Takes the output's name and all uses along; those that stay float are pointed back below.
+            graph.replace_uses(tensor, dequantized)
+            for node, index in kept:
+                graph.set_input(node, index, tensor)
+        else:
+            for node, index in uses:
+                graph.set_input(node, index, dequantized)
+        graph.add_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], hint=f"{stem}_QuantizeLinear")
+        self.pairs += 1
 
     def _constants(self, entry: TensorPlan) -> tuple[Constant, Constant]:
         """Scale and zero point of rank 0, made once for a group."""

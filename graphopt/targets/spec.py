@@ -72,7 +72,6 @@ class Target:
         rules: operator → rule. An operator without one runs in float.
         quantize_everywhere: the engine wants whole integer regions: wherever an input is quantized already and a
             rule exists, quantize the operator; else only what ends in a linear operator is.
-        qdq_per_consumer: each reader gets a Q/DQ pair of its own.
         fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
         float_reasons: operator → why it stays float, for remarks.
     """
@@ -85,7 +84,6 @@ class Target:
     fused_activations: frozenset[str]
     rules: Mapping[str, OpRule]
     quantize_everywhere: bool = False
-    qdq_per_consumer: bool = False
     fuse_matmul_add: bool = True
     shared_result_bias: float | None = None
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
