@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from graphopt.analysis.placement import Placement, place
+from graphopt.calibration.channels import ChannelMinMax
+from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.ops import LINEAR
@@ -142,9 +144,11 @@ def _constant_range(tensor: Tensor, axis: int | None) -> Range | None:
     """Smallest and largest value of a constant, per index of `axis` where one is given; None for a variable."""
     if not isinstance(tensor, Constant):
         return None
-    values = tensor.values
-    others = None if axis is None else tuple(i for i in range(values.ndim) if i != axis)
-    return Range(values.min(axis=others).astype("float64"), values.max(axis=others).astype("float64"))
+    if axis is None:
+        return Range.of(*finite_extremes(tensor.values))
+    channels = ChannelMinMax(axis)
+    channels.update(tensor.values)
+    return channels.ranges()
 
 
 def _prescribed(scheme: Scheme, scale: float, zero_point: int) -> Range:
