@@ -14,6 +14,7 @@ _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=_MOVES)
 ONNXRUNTIME = Target(
     name="onnxruntime",
     title="onnxruntime (CPU)",
+    engine="onnxruntime",
     activation=Scheme("uint8"),
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="int32",

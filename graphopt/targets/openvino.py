@@ -17,6 +17,7 @@ _SAME_SCALE = OpRule(
 OPENVINO = Target(
     name="openvino",
     title="OpenVINO (CPU)",
+    engine="openvino",
     activation=Scheme("uint8"),
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="float",

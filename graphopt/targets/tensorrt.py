@@ -15,6 +15,7 @@ _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: l
 TENSORRT = Target(
     name="tensorrt",
     title="TensorRT",
+    engine="tensorrt",
     activation=Scheme("int8", symmetric=True),
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="float",

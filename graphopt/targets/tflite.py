@@ -17,6 +17,7 @@ _TO_ONE = OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 256
 TFLITE = Target(
     name="tflite",
     title="TFLite / LiteRT",
+    engine="litert",
     activation=Scheme("int8"),
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="int32",
