@@ -24,6 +24,7 @@ CATALOGUE: dict[str, str] = {
     "remove-noops": "graphopt.passes.remove_noops:RemoveNoops",
     "merge-duplicates": "graphopt.passes.merge_duplicates:MergeDuplicates",
     "fold-pad": "graphopt.passes.fold_pad:FoldPad",
+    "fold-gemm-factors": "graphopt.passes.fold_gemm_factors:FoldGemmFactors",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
     "calibrate": "graphopt.passes.calibrate:Calibrate",

@@ -25,6 +25,7 @@ FLOAT = (
     "fold-pad",
     "fold-batch-norm",
     "fold-channel-scale",
+    "fold-gemm-factors",
     "fuse-matmul-add",
     "fold-constants",
     "remove-noops",
