@@ -1,24 +1,28 @@
-"""Run a model in onnxruntime on the CPU, and say which of its matrix kernels compute in integers.
+"""Run a model in onnxruntime on the CPU, and say which of its nodes compute in integers.
 
-What runs is not what the file says: onnxruntime rewrites the graph when a session is opened. `kernel_precision`
-reads the rewritten graph.
+What runs is not what the file says: onnxruntime rewrites the graph when a session is opened. `kernel_precision` and
+`precision` read the rewritten graph. An integer kernel keeps the name of the node it was made from; where a fusion
+gave it a name of its own, it is found by the tensor that it makes.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.calibration import Dataset
 from graphopt.calibration.session import Optimize, open_session, run_session
 
-__all__ = ["Kernel", "Optimize", "kernel_precision", "open_session", "run_dataset"]
+__all__ = ["Kernel", "Optimize", "kernel_precision", "open_session", "precision", "run", "run_dataset"]
 
 # Operators of the Conv and MatMul families, standard and onnxruntime's own (com.microsoft, com.microsoft.nchwc).
 _INTEGER_KERNELS = {
@@ -46,6 +50,14 @@ _FLOAT_KERNELS = {
     "MatMulNBits",  # weights in few bits, arithmetic in float
     "NhwcFusedConv",
     "TransposeMatMul",
+}
+_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
+_INTEGERS = {int(TensorProto.UINT8): "uint8", int(TensorProto.INT8): "int8"}
+_FLOATS = {
+    int(TensorProto.FLOAT): "float32",
+    int(TensorProto.FLOAT16): "float16",
+    int(TensorProto.BFLOAT16): "bfloat16",
+    int(TensorProto.DOUBLE): "float64",
 }
 
 
@@ -86,6 +98,20 @@ def run_dataset(
         yield run_session(session, feed, f"{dataset.name}, sample {index}")
 
 
+def run(
+    model: ModelProto | Path, feeds: Iterable[Mapping[str, NDArray[Any]]], *, threads: int | None = None
+) -> Iterator[list[NDArray[Any]]]:
+    """All outputs of the model, in its order, for one feed after the other.
+
+    Raises:
+        UnsupportedError: onnxruntime can't load the model.
+        CalibrationError: a feed can't be run.
+    """
+    session = open_session(model, threads=threads)
+    for index, feed in enumerate(feeds):
+        yield run_session(session, feed, f"sample {index}")
+
+
 def kernel_precision(model: ModelProto | Path, *, base_dir: Path | None = None) -> list[Kernel]:
     """Every node of the Conv, Gemm and MatMul families in the graph that onnxruntime runs, in graph order.
 
@@ -94,21 +120,82 @@ def kernel_precision(model: ModelProto | Path, *, base_dir: Path | None = None) 
     Raises:
         UnsupportedError: onnxruntime can't load the model.
     """
+    return [
+        Kernel(node.name, node.op_type, node.output[0], node.op_type in _INTEGER_KERNELS)
+        for node in _nodes(_optimized(model, base_dir).graph)
+        if node.op_type in _INTEGER_KERNELS | _FLOAT_KERNELS
+    ]
+
+
+def precision(model: ModelProto | Path, planned: Sequence[Planned]) -> EnginePrecision:
+    """What onnxruntime makes of the planned nodes on this CPU.
+
+    Raises:
+        UnsupportedError: onnxruntime can't load the model.
+    """
+    kernels = _Kernels(_optimized(model, None))
+    return EnginePrecision("onnxruntime", ort.__version__, "CPU", [kernels.find(p) for p in planned])
+
+
+def _optimized(model: ModelProto | Path, base_dir: Path | None) -> ModelProto:
+    """The graph that onnxruntime runs; large weights are left out."""
     with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "optimized.onnx"
         # Layouts change no precision, and without them fused nodes keep the name of the node they came from.
         open_session(model, optimized_path=path, base_dir=base_dir, layouts=False)
-        optimized = ModelProto.FromString(path.read_bytes())
-    return [
-        Kernel(node.name, node.op_type, node.output[0], node.op_type in _INTEGER_KERNELS)
-        for node in _nodes(optimized.graph)
-        if node.op_type in _INTEGER_KERNELS | _FLOAT_KERNELS
-    ]
+        return ModelProto.FromString(path.read_bytes())
+
+
+class _Kernels:
+    """The nodes of an optimized graph by what tells them apart."""
+
+    def __init__(self, optimized: ModelProto) -> None:
+        nodes = [n for n in _nodes(optimized.graph) if n.op_type not in _CONVERSIONS]
+        self.by_name = {n.name: n for n in reversed(nodes) if n.name}
+        self.by_output = {name: n for n in nodes for name in n.output if name}
+        # A fusion names its node after one of its parts: MatMul_1/MatMulAddFusion.
+        self.by_part = {n.name.rstrip("/").rpartition("/")[0]: n for n in reversed(nodes)}
+        self.types = {i.name: i for graph in _graphs(optimized.graph) for i in graph.initializer}
+
+    def find(self, planned: Planned) -> NodePrecision:
+        """The kernel that computes a planned node."""
+        ways = (self.by_name.get(planned.name), self.by_output.get(planned.output), self.by_part.get(planned.name))
+        node = next((n for n in ways if n is not None), None)
+        if node is None:
+            return NodePrecision(planned, "", "unknown", "onnxruntime has no node of this name or output any more")
+        layer = f"{node.op_type} '{node.name}'"
+        if node.op_type in _INTEGER_KERNELS or node.op_type.startswith("QLinear"):
+            return NodePrecision(planned, layer, self.integer_type(node))
+        return NodePrecision(planned, layer, self.float_type(node))
+
+    def integer_type(self, node: NodeProto) -> str:
+        """The type of the activation that an integer kernel reads, from its zero point; u8 where that is left out."""
+        for name in node.input:
+            stored = self.types.get(name)
+            if stored is not None and stored.data_type in _INTEGERS and math.prod(stored.dims) == 1:
+                return _INTEGERS[stored.data_type]
+        return "uint8"
+
+    def float_type(self, node: NodeProto) -> str:
+        """The type that a float kernel computes in, from its constants; float32 where it has none."""
+        stored = [self.types[name].data_type for name in node.input if name in self.types]
+        return next((_FLOATS[t] for t in stored if t in _FLOATS), "float32")
 
 
 def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
+        for inner in _bodies(node):
+            yield from _nodes(inner)
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for inner in _bodies(node):
+            yield from _graphs(inner)
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        yield from (g for g in (attribute.g, *attribute.graphs) if g.node)

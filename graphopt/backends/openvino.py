@@ -5,8 +5,9 @@ The precisions come from the compiled graph itself (`get_runtime_model`), after 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.errors import CalibrationError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 # On CPUs with AMX or AVX512-BF16 OpenVINO runs float layers in bf16 by default. Asking for f32 makes reports and
 # results the same on every CPU; integer layers are not affected.
 _CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
+
+# What Conv, ConvTranspose, Gemm and MatMul become.
+LINEAR_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul"})
+_TYPES = {"u8": "uint8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# OpenVINO's ONNX reader makes one node of a product and one of its bias, and gives the bias the node's name; its low
+# precision passes split the scales off.
+_PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,57 @@ def runtime_precision(model: ModelProto | Path) -> list[LayerPrecision]:
     return layers
 
 
-def run(model: ModelProto | Path, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
-    """All outputs of the model, in its order, for one feed after the other.
+def precision(model: ModelProto | Path, planned: Sequence[Planned]) -> EnginePrecision:
+    """What OpenVINO makes of the planned nodes on this CPU.
+
+    A node that was fused into a layer runs as that layer does.
+
+    Raises:
+        UnsupportedError: OpenVINO is not installed, or can't compile the model.
+    """
+    layers = _Layers(runtime_precision(model))
+    return EnginePrecision("OpenVINO", version("openvino"), "CPU", [layers.find(p) for p in planned])
+
+
+class _Layers:
+    """The layers of a compiled model by the names of the nodes that they came from."""
+
+    def __init__(self, layers: Sequence[LayerPrecision]) -> None:
+        self.of: dict[str, list[LayerPrecision]] = {}
+        for layer in layers:
+            for name in dict.fromkeys(_whole(part) for part in layer.original_names):
+                self.of.setdefault(name, []).append(layer)
+
+    def find(self, planned: Planned) -> NodePrecision:
+        """The layer that computes a planned node."""
+        # A node without a name goes by that of its output.
+        found = [*self.of.get(planned.name, ()), *self.of.get(planned.output, ())]
+        if planned.linear:  # its bias may be a layer of its own
+            found.sort(key=lambda layer: layer.layer_type not in LINEAR_LAYERS)
+        if not found:
+            return NodePrecision(planned, "", "unknown", "OpenVINO has no layer that came from it any more")
+        layer = found[0]
+        kind = f"{layer.layer_type} '{_whole(layer.name)}'"
+        return NodePrecision(planned, kind, _TYPES.get(layer.precision, layer.precision))
+
+
+def _whole(name: str) -> str:
+    """The name of the node that a part was made from."""
+    while (shorter := next((name.removesuffix(p) for p in _PARTS if name.endswith(p)), name)) != name:
+        name = shorter
+    return name
+
+
+def run(
+    model: ModelProto | Path, feeds: Iterable[Mapping[str, NDArray[Any]]], *, threads: int | None = None
+) -> Iterator[list[NDArray[Any]]]:
+    """All outputs of the model, in its order, for one feed after the other; `threads`: None takes the cores.
 
     Raises:
         UnsupportedError: OpenVINO is not installed, or can't compile the model.
         CalibrationError: a feed can't be run.
     """
-    compiled = _compile(model)
+    compiled = _compile(model, threads)
     for index, feed in enumerate(feeds):
         try:
             results = compiled(dict(feed))
@@ -89,7 +141,7 @@ def run(model: ModelProto | Path, feeds: Iterable[Mapping[str, NDArray[Any]]]) -
         yield [np.array(results[output]) for output in compiled.outputs]
 
 
-def _compile(model: ModelProto | Path) -> CompiledModel:
+def _compile(model: ModelProto | Path, threads: int | None = None) -> CompiledModel:
     try:
         import openvino
     except ImportError as error:
@@ -98,7 +150,8 @@ def _compile(model: ModelProto | Path) -> CompiledModel:
     try:
         core = openvino.Core()
         read = core.read_model(source)  # pyright: ignore[reportUnknownMemberType]  # its stub names no Tensor
-        return core.compile_model(read, "CPU", _CONFIG)
+        config = _CONFIG if threads is None else {**_CONFIG, "INFERENCE_NUM_THREADS": str(threads)}
+        return core.compile_model(read, "CPU", config)
     except RuntimeError as error:
         raise UnsupportedError(f"OpenVINO can't compile the model: {_reason(error)}") from error
 

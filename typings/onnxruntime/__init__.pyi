@@ -3,6 +3,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+__version__: str
+
 def get_available_providers() -> list[str]: ...
 
 class GraphOptimizationLevel(Enum):

@@ -1,0 +1,164 @@
+"""Which nodes a Q/DQ model wants computed in 8 bits, read from the model and the target's table alone.
+
+    DQ(x), DQ(W) → Conv              a linear node: its activation and its weight come out of DequantizeLinear
+    DQ(a), DQ(b) → Add → Q           another one with an integer kernel: all that its rule wants quantized is
+    QLinearConv, MatMulInteger …     planned by nature
+
+No plan is needed, so that any tool's model can be verified. Operators that only move values (`Role.SAME_SCALE`) compute
+nothing and are not listed. A product of two activations is planned when Q stands behind it, too: integers that
+other readers want may reach its inputs by chance. Likewise for everything but a linear node with an integer weight,
+which nobody stores without meaning it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.backends.precision import Planned
+from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor
+from graphopt.ir.conditions import unmet
+from graphopt.ir.ops import LINEAR, RESHAPES
+from graphopt.targets import OpRule, Role, Target
+
+_EIGHT_BITS = (np.dtype(np.int8), np.dtype(np.uint8))
+_COUNTED = (Role.LINEAR, Role.COMPUTE, Role.FIXED_OUTPUT)
+
+# Operators that name their integers themselves, standard and onnxruntime's own (com.microsoft).
+_INTEGER_LINEAR = frozenset(
+    {
+        *("ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearConv"),
+        *("QLinearConvTranspose", "QLinearMatMul"),
+    }
+)
+_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
+def planned_nodes(graph: Graph, target: Target) -> list[Planned]:
+    """Every node that the model wants in 8 bits, in its order, nested graphs included."""
+    reader = _Reader(target)
+    found: list[Planned] = []
+    for scope in graph.walk():
+        for node in scope.nodes:
+            reader.visit(scope, node)
+            if reader.is_planned(scope, node):
+                linear = node.op in LINEAR or node.op in _INTEGER_LINEAR
+                found.append(Planned(node.name, node.op, node.outputs[0].name, linear))
+    return found
+
+
+def float_layers(graph: Graph, planned: list[Planned]) -> list[Node]:
+    """The linear nodes that the model leaves in float."""
+    names = {p.name for p in planned}
+    return [n for scope in graph.walk() for n in scope.nodes if n.is_op(*LINEAR) and n.name not in names]
+
+
+def is_quantize(node: Node | None) -> bool:
+    """Whether it is a QuantizeLinear, standard or onnxruntime's."""
+    return node is not None and node.op == "QuantizeLinear" and node.domain in _DOMAINS
+
+
+def is_dequantize(node: Node | None) -> bool:
+    """Whether it is a DequantizeLinear, standard or onnxruntime's."""
+    return node is not None and node.op == "DequantizeLinear" and node.domain in _DOMAINS
+
+
+def is_integer_operator(node: Node) -> bool:
+    """Whether the operator itself computes with integers: QLinearConv, MatMulInteger, com.microsoft's QGemm …"""
+    return node.domain in _DOMAINS and (node.op in _INTEGER_LINEAR or node.op.startswith("QLinear"))
+
+
+def activations(node: Node) -> list[tuple[int, Tensor]]:
+    """(index, tensor) of the float inputs that carry data; shapes and axes are integers, and don't count."""
+    return [(i, t) for i, t in node.present_inputs() if t.dtype in FLOAT_TYPES]
+
+
+def integer_weight(graph: Graph, tensor: Tensor) -> bool:
+    """Whether `tensor` is a stored weight in 8 bits: DequantizeLinear of a constant, perhaps moved behind it."""
+    node = graph.producer(tensor)
+    while node is not None and node.is_op("Transpose", *RESHAPES):
+        node = graph.producer(node.inputs[0])
+    if node is None or not is_dequantize(node) or node.inputs[0].dtype not in _EIGHT_BITS:
+        return False
+    stored = node.inputs[0]
+    quantize = graph.producer(stored)
+    return isinstance(quantize.inputs[0] if is_quantize(quantize) and quantize is not None else stored, Constant)
+
+
+@dataclass
+class _Reader:
+    """One walk over a model in graph order."""
+
+    target: Target
+
+    def __post_init__(self) -> None:
+        # Tensors whose values are 8-bit integers times a scale: out of DequantizeLinear, or …
+        self.direct: set[Tensor] = set()
+        # … behind operators that move values.
+        self.moved: set[Tensor] = set()
+        self.planned_linear: set[Tensor] = set()
+
+    def visit(self, scope: Graph, node: Node) -> None:
+        """Note what comes out of `node`."""
+        if is_dequantize(node):
+            if node.inputs[0].dtype in _EIGHT_BITS:
+                self.direct.add(node.outputs[0])
+                self.moved.add(node.outputs[0])
+            return
+        rule = self.rule(node)
+        if rule is None or rule.role is not Role.SAME_SCALE:
+            return
+        found = activations(node)
+        sources = [t for _, t in (found if node.is_op("Concat") else found[:1])]
+        if sources and all(t in self.moved for t in sources):
+            self.moved.update(node.present_outputs())
+            # Engines that carry a scale through such operators want no second pair behind them.
+            if not rule.output_quantized and all(t in self.direct for t in sources):
+                self.direct.update(node.present_outputs())
+
+    def is_planned(self, scope: Graph, node: Node) -> bool:
+        """Whether the model wants `node` in 8 bits."""
+        if is_integer_operator(node):
+            return True
+        rule = self.rule(node)
+        if node.is_op(*LINEAR):
+            planned = self.linear(scope, node)
+        elif rule is None or rule.role not in _COUNTED:
+            return False
+        else:
+            planned = self.operands(node, rule) and (not rule.output_quantized or self.writes_integers(scope, node))
+        if planned and node.is_op(*LINEAR):
+            self.planned_linear.add(node.outputs[0])
+        return planned
+
+    def linear(self, scope: Graph, node: Node) -> bool:
+        """An integer weight and an integer activation; or two activations, and Q behind the product."""
+        first, second = node.inputs[:2]
+        for data, weight in ((first, second), (second, first)):
+            if integer_weight(scope, weight):
+                return data in self.moved
+        return first in self.direct and second in self.direct and self.writes_integers(scope, node)
+
+    def operands(self, node: Node, rule: OpRule) -> bool:
+        """Whether what the rule wants quantized is."""
+        tensors = [t for _, t in activations(node)]
+        integers = [t in self.direct for t in tensors]
+        if rule.operands == "skip":
+            return any(integers) and all(i or t in self.planned_linear for i, t in zip(integers, tensors, strict=True))
+        return bool(integers) and all(integers)
+
+    def writes_integers(self, scope: Graph, node: Node) -> bool:
+        """Whether Q reads the result, behind activations that the target fuses."""
+        tensor = node.outputs[0]
+        while not any(is_quantize(reader) for reader in tensor.outputs):
+            after = scope.sole_consumer(tensor)
+            if after is None or after.op not in self.target.fused_activations or not after.is_standard:
+                return False
+            if unmet(scope, after, self.target.fused_conditions.get(after.op, ())) is not None:
+                return False
+            tensor = after.outputs[0]
+        return True
+
+    def rule(self, node: Node) -> OpRule | None:
+        return self.target.rules.get(node.op) if node.is_standard else None
