@@ -36,6 +36,10 @@ class Placement:
     uses: dict[Tensor, dict[tuple[Node, int], None]] = field(default_factory=dict[Tensor, dict[tuple[Node, int], None]])
     # Tensors whose producer only has an integer kernel when they are quantized: every reader gets the integers.
     whole: dict[Tensor, str] = field(default_factory=dict[Tensor, str])
+    # Which node's integer kernel that is.
+    writers: dict[Tensor, Node] = field(default_factory=dict[Tensor, Node])
+    # Tensors between a quantized node and what the engine runs inside its kernel: no Q/DQ belongs there.
+    inside: dict[Tensor, Node] = field(default_factory=dict[Tensor, Node])
     fixed: dict[Tensor, tuple[float, int]] = field(default_factory=dict[Tensor, tuple[float, int]])
     # Activations that can't have the target's own scheme.
     schemes: dict[Tensor, Scheme] = field(default_factory=dict[Tensor, Scheme])
@@ -120,8 +124,12 @@ class _Walk:
             self.placement.schemes[linear.data] = rule.signed_input
         self.placement.linears.append(linear)
         self.placement.quantized[node] = str(rule.role)
+        result = linear_result(self.graph, linear)
+        if result is not linear.output:
+            self.placement.inside[linear.output] = node
+        result = self.end(result, node)
         if rule.output_quantized:
-            self.need_whole(self.end(linear_result(self.graph, linear)), node)
+            self.need_whole(result, node)
 
     def operator(self, node: Node, rule: OpRule) -> None:
         """Want the operator's activations, and its outputs where the rule needs them."""
@@ -150,8 +158,10 @@ class _Walk:
             elif rule.role is Role.FIXED_OUTPUT and rule.fixed_output is not None:
                 self.placement.fixed[output] = rule.fixed_output
                 self.need_whole(output, node)
-            elif rule.output_quantized:
-                self.need_whole(self.end(output), node)
+            else:
+                result = self.end(output, node)
+                if rule.output_quantized:
+                    self.need_whole(result, node)
 
     def may_share(self, rule: OpRule, operand: Tensor, output: Tensor) -> bool:
         """Whether a joined operand can have the result's scale without keeping an activation from being fused."""
@@ -177,6 +187,7 @@ class _Walk:
     def need_whole(self, tensor: Tensor, node: Node) -> None:
         """All readers of `tensor` get integers."""
         self.placement.whole.setdefault(tensor, f"the integer kernel of {node} writes it")
+        self.placement.writers.setdefault(tensor, node)
 
     def rule(self, node: Node) -> OpRule | None:
         """The target's rule, when the node is a standard operator that the user doesn't keep in float."""
@@ -196,14 +207,19 @@ class _Walk:
         """Say once why a node stays float."""
         self.placement.declined.setdefault(node, reason)
 
-    def end(self, tensor: Tensor) -> Tensor:
-        """The tensor after the activations that the engine fuses behind the producer of `tensor`."""
+    def end(self, tensor: Tensor, node: Node | None = None) -> Tensor:
+        """The tensor after the activations that the engine fuses behind the producer of `tensor`.
+
+        With `node`, those on the way are noted as being inside its kernel.
+        """
         while True:
             reader = self.graph.sole_consumer(tensor)
             if reader is None or reader.scope is not self.graph or not reader.is_standard:
                 return tensor
             if not self.can_fuse(reader) or reader.inputs[0] is not tensor:
                 return tensor
+            if node is not None:
+                self.placement.inside[tensor] = node
             tensor = reader.outputs[0]
 
     def can_fuse(self, node: Node) -> bool:

@@ -6,6 +6,7 @@ Gemm and MatMul also form an integer kernel with a float output. Measured with o
 """
 
 from graphopt.quant import Scheme
+from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _MOVES = "DropQDQNodesRules in onnxruntime's qdq_selector_action_transformer.cc"
@@ -54,4 +55,5 @@ ONNXRUNTIME = Target(
     float_reasons={
         "ConvTranspose": "onnxruntime has no integer ConvTranspose kernel on the CPU",
     },
+    breaches=breaches.ONNXRUNTIME,
 )

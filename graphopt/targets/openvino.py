@@ -8,6 +8,7 @@ behind a Transpose of the graph input, the first convolution ran in f32. Measure
 """
 
 from graphopt.quant import Scheme
+from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _SAME_SCALE = OpRule(
@@ -51,4 +52,5 @@ OPENVINO = Target(
         "Transpose": _SAME_SCALE,
         "Unsqueeze": _SAME_SCALE,
     },
+    breaches=breaches.OPENVINO,
 )

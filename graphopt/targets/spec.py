@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from graphopt.quant import Scheme
+from graphopt.targets.breaches import Breach
 
 
 class Role(StrEnum):
@@ -75,6 +76,7 @@ class Target:
             rule exists, quantize the operator; else only what ends in a linear operator is.
         fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
         float_reasons: operator → why it stays float, for remarks.
+        breaches: rule of `graphopt lint` → what the engine does with a model that breaks it.
     """
 
     name: str
@@ -90,3 +92,4 @@ class Target:
     shared_result_bias: float | None = None
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])

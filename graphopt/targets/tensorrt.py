@@ -6,6 +6,7 @@ Source: NVIDIA TensorRT documentation, "Explicit Quantization", "Q/DQ Layer-Plac
 """
 
 from graphopt.quant import Scheme
+from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
@@ -42,4 +43,5 @@ TENSORRT = Target(
         "Transpose": _SAME_SCALE,
         "Unsqueeze": _SAME_SCALE,
     },
+    breaches=breaches.TENSORRT,
 )

@@ -6,6 +6,7 @@ inputs and outputs, some with a prescribed output. Source: LiteRT 8-bit quantiza
 """
 
 from graphopt.quant import Scheme
+from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _SPEC = "LiteRT 8-bit quantization specification"
@@ -58,4 +59,5 @@ TFLITE = Target(
         "Unsqueeze": _SAME_SCALE,
     },
     quantize_everywhere=True,
+    breaches=breaches.TFLITE,
 )

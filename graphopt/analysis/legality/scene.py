@@ -1,0 +1,120 @@
+"""What the rules look at: the model as it is, the float model inside it, and what the target wants of that one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.analysis.legality.grid import EIGHT_BITS, SIXTEEN_BITS, Grid
+from graphopt.analysis.legality.skeleton import Skeleton, strip
+from graphopt.analysis.placement import Placement, place
+from graphopt.ir import Graph, Node, Tensor, Variable, from_proto, to_proto
+from graphopt.ir.linear import linear_view
+from graphopt.ir.ops import LINEAR
+from graphopt.quant import Scheme
+from graphopt.targets import Role, Target
+
+_NARROW_FLOATS = frozenset({"float16", "bfloat16"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """A rule that is broken, before the target is asked what comes of it.
+
+    Attributes:
+        rule: its id.
+        node: where.
+        text: what is there.
+        tensor: the tensor at fault.
+        affects: other nodes whose integer kernels it concerns.
+        fixable: overrides the rule's own.
+    """
+
+    rule: str
+    node: Node
+    text: str
+    tensor: str = ""
+    affects: tuple[Node, ...] = ()
+    fixable: bool | None = None
+
+
+Check = Callable[["Scene"], Iterator[Found]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A Q/DQ model (`graph`, never changed), the float model inside it, and where the target wants integers there."""
+
+    graph: Graph
+    target: Target
+    skeleton: Skeleton
+    placement: Placement
+
+    @property
+    def inner(self) -> Graph:
+        """The float model."""
+        return self.skeleton.graph
+
+    def data_grid(self, node: Node, index: int | None) -> Grid | None:
+        """The grid that input `index` of a node of the float model is read on, or None when it is read in float."""
+        grids = self.skeleton.read(node, index)
+        return grids[-1] if grids else None
+
+    def in_integers(self, node: Node, index: int) -> Grid | None:
+        """`data_grid`, also through operators for which the target wants Q/DQ before them only."""
+        grid, tensor = self.data_grid(node, index), node.inputs[index]
+        while grid is None and tensor.inputs:
+            mover = tensor.inputs[0]
+            rule = self.target.rules.get(mover.op)
+            if mover not in self.placement.quantized or rule is None or rule.output_quantized:
+                return None
+            if rule.role is not Role.SAME_SCALE:
+                return None
+            grid, tensor = self.data_grid(mover, 0), mover.inputs[0]
+        return grid
+
+    def scheme_of(self, tensor: Tensor) -> Scheme:
+        """How the target wants an activation."""
+        for member, scheme in self.placement.schemes.items():
+            if member is tensor or self.share(member, tensor):
+                return scheme
+        return self.target.activation
+
+    def share(self, one: Tensor, other: Tensor) -> bool:
+        """Whether the target wants one scale for both."""
+        shared = self.placement.shared
+        return one in shared.parents and other in shared.parents and shared[one] is shared[other]
+
+
+def look(graph: Graph, target: Target) -> Scene:
+    """Compare a model with what the target wants of its float model; layers that are float on both inputs stay so.
+
+    `graph` is copied: weights are dequantized for the time of the check.
+    """
+    inner = from_proto(to_proto(graph))
+    for tensor in inner.tensors().values():
+        # Strongly typed models compute in float16 around the same integers.
+        if isinstance(tensor, Variable) and str(tensor.dtype) in _NARROW_FLOATS:
+            inner.set_type(tensor, np.dtype(np.float32), tensor.shape)
+    skeleton = strip(inner)
+    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton)))
+
+
+def is_integer_read(grids: tuple[Grid, ...]) -> bool:
+    """Whether these are activations or weights of 8 or 16 bits (a bias has 32)."""
+    return bool(grids) and grids[-1].dtype in EIGHT_BITS | SIXTEEN_BITS
+
+
+def _stays_float(skeleton: Skeleton) -> Callable[[Node], bool]:
+    """Layers that the model's maker left in float: neither weight nor activation is quantized."""
+
+    def kept(node: Node) -> bool:
+        if not node.is_op(*LINEAR):
+            return False
+        linear = linear_view(skeleton.graph, node)
+        indices = (0, 1) if linear is None else (linear.data_index, linear.weight_index)
+        return not any(is_integer_read(skeleton.read(node, i)) for i in indices)
+
+    return kept
