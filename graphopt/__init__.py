@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from graphopt._version import __version__
 
 if TYPE_CHECKING:
-    from graphopt.api import Calibration, Result, calibrate, compare, optimize
+    from graphopt.api import Calibration, Result, VerificationError, calibrate, compare, optimize, verify
     from graphopt.backends.agreement import Agreement
     from graphopt.errors import (
         CalibrationError,
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     )
     from graphopt.ir import Graph, load, save
     from graphopt.pipeline import Context, Instrument, Pass, PassManager
-    from graphopt.report import Report, inspect_model
+    from graphopt.report import Report, Verification, inspect_model
     from graphopt.targets import TARGETS, Target, find_target
 
 _MODULES = {
-    "graphopt.api": ("Calibration", "Result", "calibrate", "compare", "optimize"),
+    "graphopt.api": ("Calibration", "Result", "VerificationError", "calibrate", "compare", "optimize", "verify"),
     "graphopt.backends.agreement": ("Agreement",),
     "graphopt.errors": (
         "CalibrationError",
@@ -49,7 +49,7 @@ _MODULES = {
     ),
     "graphopt.ir": ("Graph", "load", "save"),
     "graphopt.pipeline": ("Context", "Instrument", "Pass", "PassManager"),
-    "graphopt.report": ("Report", "inspect_model"),
+    "graphopt.report": ("Report", "Verification", "inspect_model"),
     "graphopt.targets": ("TARGETS", "Target", "find_target"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -74,6 +74,8 @@ __all__ = [
     "Result",
     "Target",
     "UnsupportedError",
+    "Verification",
+    "VerificationError",
     "__version__",
     "calibrate",
     "compare",
@@ -82,6 +84,7 @@ __all__ = [
     "load",
     "optimize",
     "save",
+    "verify",
 ]
 
 

@@ -10,5 +10,15 @@ from graphopt.api.calibrating import calibrate
 from graphopt.api.comparing import compare
 from graphopt.api.optimizing import Result, check_output, optimize
 from graphopt.api.ranges import Calibration
+from graphopt.api.verifying import VerificationError, verify
 
-__all__ = ["Calibration", "Result", "calibrate", "check_output", "compare", "optimize"]
+__all__ = [
+    "Calibration",
+    "Result",
+    "VerificationError",
+    "calibrate",
+    "check_output",
+    "compare",
+    "optimize",
+    "verify",
+]

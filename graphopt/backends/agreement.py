@@ -6,6 +6,7 @@ The measures are those of `measures.py`, over all samples together (not averages
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from graphopt.errors import CalibrationError, ConfigError
 
 __all__ = [
     "Agreement",
+    "Comparison",
     "OutputAgreement",
     "compare_models",
     "cosine",
@@ -88,29 +90,53 @@ def compare_models(
         CalibrationError: a sample can't be run, or the labels don't fit the first output.
         UnsupportedError: onnxruntime can't load a model.
     """
-    labels = dataset.labels if labels is None else labels
     first, second = (open_session(model, threads=threads) for model in (reference, other))
     names = [output.name for output in first.get_outputs() if _is_numeric(output.type)]
     _require_outputs(names, {output.name for output in second.get_outputs()})
-    compared = [_Compared() for _ in names]
-    samples, rows, first_right, second_right = 0, 0, 0, 0
+    comparison = Comparison(names, dataset.name, dataset.labels if labels is None else labels)
     for feed in dataset:
-        where = f"{dataset.name}, sample {samples}"
-        a, b = (run_session(session, feed, where, names) for session in (first, second))
-        for output, x, y in zip(compared, a, b, strict=True):
+        a, b = (run_session(session, feed, comparison.where, names) for session in (first, second))
+        comparison.add(a, b)
+    return comparison.result()
+
+
+class Comparison:
+    """Outputs of two models on the same samples, taken in one sample after the other."""
+
+    def __init__(self, names: Sequence[str], data: str, labels: NDArray[Any] | None = None) -> None:
+        """Compare outputs called `names` on samples of `data`; `labels`: classes of the first output's rows."""
+        self.names, self.data, self.labels = names, data, labels
+        self.outputs = [_Compared() for _ in names]
+        self.samples, self.rows, self.first_right, self.second_right = 0, 0, 0, 0
+
+    @property
+    def where(self) -> str:
+        """The next sample, for messages."""
+        return f"{self.data}, sample {self.samples}"
+
+    def add(self, reference: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> None:
+        """Take in both models' outputs for the next sample.
+
+        Raises:
+            CalibrationError: the labels don't fit the first output.
+        """
+        for output, x, y in zip(self.outputs, reference, other, strict=True):
             output.add(x, y)
-        if labels is not None:
-            expected = _labels_of(labels, rows, a[0], where)
-            first_right += int(np.count_nonzero(top1(a[0]) == expected))
-            second_right += int(np.count_nonzero(top1(b[0]) == expected))
-            rows += len(expected)
-        samples += 1
-    return Agreement(
-        samples,
-        tuple(output.result(name) for name, output in zip(names, compared, strict=True)),
-        first_right / rows if rows else None,
-        second_right / rows if rows else None,
-    )
+        if self.labels is not None:
+            expected = _labels_of(self.labels, self.rows, reference[0], self.where)
+            self.first_right += int(np.count_nonzero(top1(reference[0]) == expected))
+            self.second_right += int(np.count_nonzero(top1(other[0]) == expected))
+            self.rows += len(expected)
+        self.samples += 1
+
+    def result(self) -> Agreement:
+        """The measures over all samples so far."""
+        return Agreement(
+            self.samples,
+            tuple(output.result(name) for name, output in zip(self.names, self.outputs, strict=True)),
+            self.first_right / self.rows if self.rows else None,
+            self.second_right / self.rows if self.rows else None,
+        )
 
 
 def _is_numeric(type_name: str) -> bool:

@@ -20,6 +20,9 @@ Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The mod
 TargetName: TypeAlias = Annotated[
     str | None, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the result: {', '.join(TARGETS)}.")
 ]
+RequiredTarget: TypeAlias = Annotated[
+    str, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the model: {', '.join(TARGETS)}.")
+]
 Preset: TypeAlias = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"What to do: {' or '.join(PRESETS)}. [default: int8]")
 ]

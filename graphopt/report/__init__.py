@@ -3,6 +3,7 @@
 from graphopt.report.document import Document, Line, Table, to_text
 from graphopt.report.inspection import Inspection, inspect_model
 from graphopt.report.summary import Layer, Measurement, Report, Size
+from graphopt.report.verification import Verification
 
 __all__ = [
     "Document",
@@ -13,6 +14,7 @@ __all__ = [
     "Report",
     "Size",
     "Table",
+    "Verification",
     "inspect_model",
     "to_text",
 ]

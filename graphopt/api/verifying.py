@@ -1,0 +1,201 @@
+"""`verify`: what the target's engine really makes of a quantized model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from numpy.typing import ArrayLike
+
+from graphopt.analysis.legality import Finding, findings_by_node
+from graphopt.backends.agreement import Comparison
+from graphopt.backends.engines import ONNXRUNTIME, Engine, Model, find_engine
+from graphopt.backends.latency import Latency, measure_latency
+from graphopt.backends.planned import float_layers, planned_nodes
+from graphopt.backends.precision import NodePrecision
+from graphopt.calibration import Dataset, Preprocess, Source
+from graphopt.errors import ConfigError, GraphoptError, UnsupportedError
+from graphopt.ir import Graph, load, to_proto
+from graphopt.ir.read import read_source
+from graphopt.pipeline.passes import Progress
+from graphopt.report.measure import runnable
+from graphopt.report.samples import open_samples, reported, with_labels
+from graphopt.report.verification import EngineAgreement, Verification
+from graphopt.targets import Target, find_target
+
+
+class VerificationError(GraphoptError):
+    """A model that was compiled doesn't run as planned in the target's engine; `verification` says where."""
+
+    def __init__(self, message: str, verification: Verification) -> None:
+        super().__init__(message)
+        self.verification = verification
+
+
+def verify(
+    model: object,
+    target: str | Target,
+    *,
+    reference: object | None = None,
+    data: Source | None = None,
+    labels: ArrayLike | None = None,
+    preprocess: str | Path | Preprocess | None = None,
+    device: str | None = None,
+    latency: bool = True,
+    base_dir: str | Path | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Run or build a quantized model in the target's engine, and say of every planned node what it computes in.
+
+    What is planned is read from the model, whatever tool made it: see `backends.planned`.
+
+    Args:
+        model: the quantized model: a path, bytes, an onnx.ModelProto.
+        target: onnxruntime, openvino, tensorrt, tflite.
+        reference: the float model, to measure agreement and latency against; it needs `data`.
+        data: samples, as `optimize` takes them.
+        labels: one class index per row of the first output; default: the array `labels` in the samples' file.
+        preprocess: as in `optimize`.
+        device: what to build for, where the engine has a choice: "SM86" for TensorRT.
+        latency: time both models in the engine, in turns, for a few seconds.
+        base_dir: as in `optimize`.
+        threads: of the engine; None lets it choose.
+        progress: as in `optimize`.
+
+    Raises:
+        GraphoptError: a model or the samples can't be read or run, or the engine isn't installed.
+    """
+    aim = find_target(target) if isinstance(target, str) else target
+    engine = find_engine(aim)
+    engine.require()
+    if (reference is None) != (data is None):
+        missing = "reference: the float model" if reference is None else "data: the samples"
+        raise ConfigError(f"agreement is measured against a reference, on data; give {missing}, too")
+    graph = load(model, base_dir=base_dir, min_opset=1)
+    source = str(model) if isinstance(model, (str, Path)) else "the model"
+    runs = _named(model, graph, base_dir)
+    found = check_precision(graph, runs, aim, source, device=device)
+    if reference is None or data is None:
+        return found
+    samples = with_labels(open_samples(data, graph, "the data", preprocess), labels)
+    return against(
+        found,
+        runnable(reference, base_dir),
+        runs,
+        reported(samples, "comparing", progress),
+        aim,
+        latency=latency,
+        threads=threads,
+    )
+
+
+def check_precision(graph: Graph, runs: Model, target: Target, source: str, *, device: str | None) -> Verification:
+    """What the engine makes of `runs`, the model that `graph` was read from; nodes have the same names in both."""
+    engine = find_engine(target)
+    planned = planned_nodes(graph, target)
+    precision = engine.precision(runs, planned, engine.device(device))
+    if precision.missed:
+        findings = findings_by_node(graph, target)
+        nodes = [_explained(n, findings.get(n.planned.name, ()), target) for n in precision.nodes]
+        precision = replace(precision, nodes=nodes)
+    left = tuple((n.name, n.op) for n in float_layers(graph, planned))
+    return Verification(source, target.name, precision, left)
+
+
+def _explained(node: NodePrecision, findings: Sequence[Finding], target: Target) -> NodePrecision:
+    """With the target's rules that the model breaks there, where the node doesn't run in 8 bits."""
+    if node.integer:
+        return node
+    errors = [f for f in findings if f.severity == "error"]
+    broken = [f"{f.found}: {f.why}" for f in errors or findings]
+    if not broken and node.planned.op_type not in target.rules:
+        why = target.float_reasons.get(node.planned.op_type)
+        broken = [why or f"{target.title} has no integer kernel for {node.planned.op_type}"]
+    said = [node.reason, *broken] if node.reason or broken else ["no rule of the target is broken around it"]
+    return replace(node, reason="; ".join(filter(None, said)))
+
+
+def against(
+    found: Verification,
+    reference: Model,
+    model: Model,
+    samples: Dataset,
+    target: Target,
+    *,
+    latency: bool,
+    threads: int | None,
+    stand_in: bool = True,
+) -> Verification:
+    """`found` with agreement and latency; `stand_in`: measure in onnxruntime, too."""
+    engine = find_engine(target)
+    notes: list[str] = []
+    engines = [e for e in (engine, ONNXRUNTIME if stand_in else engine) if e.run is not None]
+    if engine.run is None:
+        notes.append(f"{engine.title} doesn't run on this machine: onnxruntime on the CPU stands in for it")
+    agreement = _agreement(list(dict.fromkeys(engines)), reference, model, samples, threads)
+    measured = None
+    if latency and engine.run is not None:
+        try:
+            measured = _latency(engine, reference, model, samples, threads)
+        except UnsupportedError as error:
+            notes.append(f"latency isn't measured, {engine.title} can't run the float model: {error}")
+    return replace(found, data=samples.name, agreement=agreement, latency=measured, notes=(*found.notes, *notes))
+
+
+def _agreement(
+    engines: list[Engine], reference: Model, model: Model, samples: Dataset, threads: int | None
+) -> tuple[EngineAgreement, ...]:
+    names, others = _numeric_outputs(reference), _outputs(model)
+    if missing := [name for name in names if name not in others]:
+        raise ConfigError(f"the model has no output '{missing[0]}', which the float model has: verify matching models")
+    comparisons = [Comparison(list(names), samples.name, samples.labels) for _ in engines]
+    streams = itertools.tee(iter(samples), len(engines) + 1)
+    assert ONNXRUNTIME.run is not None
+    expected = ONNXRUNTIME.run(reference, streams[0], threads)
+    runs = [e.run(model, feeds, threads) for e, feeds in zip(engines, streams[1:], strict=True) if e.run is not None]
+    for want, *got in zip(expected, *runs, strict=True):
+        chosen = [want[index] for index in names.values()]
+        for comparison, outputs in zip(comparisons, got, strict=True):
+            comparison.add(chosen, [outputs[others[name]] for name in names])
+    return tuple(EngineAgreement(e.title, c.result()) for e, c in zip(engines, comparisons, strict=True))
+
+
+def _latency(engine: Engine, reference: Model, model: Model, samples: Dataset, threads: int | None) -> Latency:
+    feed = next(iter(samples))
+    assert engine.run is not None
+    runs = [engine.run(m, itertools.repeat(feed), threads) for m in (reference, model)]
+    return measure_latency(runs[0], runs[1], engine=engine.title, threads=threads)
+
+
+def _outputs(model: Model) -> dict[str, int]:
+    """Position of each output."""
+    return {output.name: index for index, output in enumerate(read_source(model).model.graph.output)}
+
+
+def _numeric_outputs(model: Model) -> dict[str, int]:
+    """Position of each output that is a tensor of numbers."""
+    outputs = read_source(model).model.graph.output
+    return {
+        o.name: index
+        for index, o in enumerate(outputs)
+        if o.type.HasField("tensor_type") and o.type.tensor_type.elem_type != onnx.TensorProto.STRING
+    }
+
+
+def _named(model: object, graph: Graph, base_dir: str | Path | None) -> Model:
+    """The model that engines get: as it was given, unless some nodes have no name of their own to be found by."""
+    given = list(_names(read_source(model, base_dir).model.graph))
+    own = [node.name for scope in graph.walk() for node in scope.nodes]
+    return runnable(model, base_dir) if sorted(given) == sorted(own) else to_proto(graph)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _names(body)

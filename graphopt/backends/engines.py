@@ -1,0 +1,101 @@
+"""The engines behind the targets, each under the name that the targets' tables call it by.
+
+An engine says what became of the planned nodes, and runs the model where that can be done on this machine. Its library
+is imported when it is used; a missing one is a line that names the `pip install`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from graphopt.backends import onnxruntime, openvino
+from graphopt.backends.precision import EnginePrecision, Planned
+from graphopt.errors import ConfigError, UnsupportedError, nearest
+from graphopt.targets import Target
+
+Model: TypeAlias = ModelProto | Path
+Feeds: TypeAlias = Iterable[Mapping[str, NDArray[Any]]]
+Runs: TypeAlias = Iterator[Sequence[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs, or builds, the models of a target.
+
+    Attributes:
+        title: as its makers write it.
+        library: the Python package that it is.
+        extra: graphopt's extra that installs it; empty for what is always there.
+        devices: what it can build for; the first is the default.
+        precision: (model, planned nodes, device) → what it makes of them.
+        run: (model, feeds, threads) → all outputs in the model's order, for one feed after the other; None where the
+            engine can't run on this machine.
+    """
+
+    title: str
+    library: str
+    extra: str
+    devices: tuple[str, ...]
+    precision: Callable[[Model, Sequence[Planned], str], EnginePrecision]
+    run: Callable[[Model, Feeds, int | None], Runs] | None
+
+    def require(self) -> None:
+        """Say early that the engine isn't installed.
+
+        Raises:
+            UnsupportedError: it isn't; the message names the mend.
+        """
+        if find_spec(self.library) is None:
+            raise UnsupportedError(f"{self.title} is not installed: pip install 'graphopt[{self.extra}]'")
+
+    def device(self, wanted: str | None) -> str:
+        """The device to build for; `wanted` None means the default.
+
+        Raises:
+            ConfigError: the engine has no such device.
+        """
+        if wanted is None:
+            return self.devices[0]
+        if wanted not in self.devices:
+            raise ConfigError(f"{self.title} has no device '{wanted}': {nearest(wanted, self.devices)}")
+        return wanted
+
+
+def find_engine(target: Target) -> Engine:
+    """The engine that the target's table names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if target.engine not in ENGINES:
+        raise ConfigError(
+            f"target '{target.name}' names the engine '{target.engine}': {nearest(target.engine, ENGINES)}"
+        )
+    return ENGINES[target.engine]
+
+
+ONNXRUNTIME = Engine(
+    "onnxruntime",
+    "onnxruntime",
+    "",
+    ("CPU",),
+    lambda model, planned, _: onnxruntime.precision(model, planned),
+    lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads),
+)
+OPENVINO = Engine(
+    "OpenVINO",
+    "openvino",
+    "openvino",
+    ("CPU",),
+    lambda model, planned, _: openvino.precision(model, planned),
+    lambda model, feeds, threads: openvino.run(model, feeds, threads=threads),
+)
+
+ENGINES: dict[str, Engine] = {"onnxruntime": ONNXRUNTIME, "openvino": OPENVINO}

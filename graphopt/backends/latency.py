@@ -1,0 +1,91 @@
+"""How long one call of each of two models takes on this machine, measured in turns.
+
+Both run on the same sample with the same threads. A round times each once, and the next round the other way round
+(A B, B A, A B …), so that whatever else the machine does, and how warm it is, meets both alike. The figure is the
+median over rounds of reference ÷ other, with its quartiles; times themselves are medians.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_WARM_UP = 3
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 200
+# A timing shorter than this is mostly the clock and the call itself: quick models are called several times.
+_TIMED_SECONDS = 0.002
+BUDGET_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of a call on this machine, of a model and of the reference.
+
+    Attributes:
+        engine: what ran both.
+        threads: of the engine; None: as many as it takes by itself.
+        rounds: how many times each was timed, in turns.
+        calls: calls in a timing.
+        reference_seconds, seconds: medians of a call.
+        speedup: median over rounds of the reference's time over the model's: above 1, the model is faster.
+        speedup_low, speedup_high: quartiles of the same.
+    """
+
+    engine: str
+    threads: int | None
+    rounds: int
+    calls: int
+    reference_seconds: float
+    seconds: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+
+
+def measure_latency(
+    reference: Iterator[Any],
+    other: Iterator[Any],
+    *,
+    engine: str,
+    threads: int | None = None,
+    budget: float = BUDGET_SECONDS,
+) -> Latency:
+    """Time two models in turns for about `budget` seconds, and at least a few rounds.
+
+    Args:
+        reference: endless; each `next` is one call of the model.
+        other: likewise.
+        engine: what runs them.
+        threads: that it was given.
+        budget: seconds to spend, the warming up not counted.
+    """
+    for run in (reference, other):
+        _time(run, _WARM_UP)
+    calls = max(1, round(_TIMED_SECONDS / max(_time(other, 1), 1e-6)))
+    times: list[tuple[float, float]] = []
+    end = time.perf_counter() + budget
+    for index in itertools.count():
+        if index >= _MAX_ROUNDS or (index >= _MIN_ROUNDS and time.perf_counter() > end):
+            break
+        order = (reference, other) if index % 2 == 0 else (other, reference)
+        first, second = (_time(run, calls) for run in order)
+        times.append((first, second) if index % 2 == 0 else (second, first))
+    measured = np.array(times)
+    low, middle, high = np.quantile(measured[:, 0] / measured[:, 1], (0.25, 0.5, 0.75))
+    medians = np.median(measured, axis=0) / calls
+    return Latency(
+        engine, threads, len(times), calls, float(medians[0]), float(medians[1]), float(middle), float(low), float(high)
+    )
+
+
+def _time(run: Iterator[Any], calls: int) -> float:
+    """Seconds that this many calls take."""
+    began = time.perf_counter()
+    for _ in range(calls):
+        next(run)
+    return time.perf_counter() - began
