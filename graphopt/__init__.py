@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from graphopt._version import __version__
 
 if TYPE_CHECKING:
-    from graphopt.api import Calibration, Result, VerificationError, calibrate, compare, optimize, verify
+    from graphopt.analysis.legality import Finding
+    from graphopt.api import Calibration, Result, VerificationError, calibrate, compare, lint, optimize, verify
     from graphopt.backends.agreement import Agreement
     from graphopt.errors import (
         CalibrationError,
@@ -35,7 +36,17 @@ if TYPE_CHECKING:
     from graphopt.targets import TARGETS, Target, find_target
 
 _MODULES = {
-    "graphopt.api": ("Calibration", "Result", "VerificationError", "calibrate", "compare", "optimize", "verify"),
+    "graphopt.analysis.legality": ("Finding",),
+    "graphopt.api": (
+        "Calibration",
+        "Result",
+        "VerificationError",
+        "calibrate",
+        "compare",
+        "lint",
+        "optimize",
+        "verify",
+    ),
     "graphopt.backends.agreement": ("Agreement",),
     "graphopt.errors": (
         "CalibrationError",
@@ -62,6 +73,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "EmitError",
+    "Finding",
     "Graph",
     "GraphoptError",
     "Instrument",
@@ -81,6 +93,7 @@ __all__ = [
     "compare",
     "find_target",
     "inspect_model",
+    "lint",
     "load",
     "optimize",
     "save",

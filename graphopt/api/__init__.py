@@ -8,6 +8,7 @@ Nothing here keeps state: calls from several threads don't disturb each other.
 
 from graphopt.api.calibrating import calibrate
 from graphopt.api.comparing import compare
+from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, check_output, optimize
 from graphopt.api.ranges import Calibration
 from graphopt.api.verifying import VerificationError, verify
@@ -19,6 +20,7 @@ __all__ = [
     "calibrate",
     "check_output",
     "compare",
+    "lint",
     "optimize",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Whether a Q/DQ model, made by any tool, obeys a target's contract: every place where it doesn't, why, and the mend."""
+"""Whether any tool's Q/DQ model obeys a target's contract: every place where it doesn't, with why and the mend."""
 
 from __future__ import annotations
 

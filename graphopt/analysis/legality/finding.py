@@ -73,7 +73,7 @@ _RULES = (
          "put Q/DQ around that operator", True),
     Rule("float-input", "QuantizeLinear of a tensor that isn't float", "quantize the float tensor before it", False),
     Rule("pair-mismatch", "a DequantizeLinear with another scale, zero point or type than its QuantizeLinear",
-         "give both the same", True),
+         "give both the same", False),
     Rule("double-pair", "a Q/DQ pair directly behind another one", "keep one of them", True),
     # Which integers activations are.
     Rule("activation-type", "8-bit activations of the other signedness", "quantize to the target's type", True),

@@ -36,7 +36,7 @@ def check_operands(scene: Scene) -> Iterator[Found]:
             names = ", ".join(f"'{t.name}'" for t in missing)
             yield Found("partial-operands", node, f"its input {names} is float, the other is quantized",
                         missing[0].name, _near(scene, node))  # fmt: skip
-        elif missing:
+        elif missing and not _begins_later(scene, node, missing[0]):
             yield Found("float-between", node, f"its input '{missing[0].name}' isn't quantized",
                         missing[0].name, _near(scene, node))  # fmt: skip
 
@@ -85,6 +85,8 @@ def check_unwanted(scene: Scene) -> Iterator[Found]:
         producer = tensor.inputs[0] if tensor.inputs else None
         rule = None if producer is None else _mover_rule(scene, producer)
         if rule is not None and producer is not None and not rule.output_quantized and uses:
+            if scene.in_integers(producer, 0) is None:
+                continue  # the first pair: it could as well stand before
             text = f"'{tensor.name}' is moved by {producer}, whose input is quantized already"
             yield Found("pair-behind-move", grids[0].node, text, tensor.name, (producer, *(n for n, _ in uses)))
         elif uses or any(scene.inner.outputs[k] is tensor for k in scene.skeleton.outputs):
@@ -188,6 +190,11 @@ def _is_fusable_operand(scene: Scene, node: Node, index: int) -> bool:
     if rule is None or rule.operands != "skip" or node not in scene.placement.quantized:
         return False
     return (node, index) not in scene.placement.uses.get(node.inputs[index], {})
+
+
+def _begins_later(scene: Scene, node: Node, data: Tensor) -> bool:
+    """Whether values are quantized behind a mover instead of before it, where no integer kernel comes before."""
+    return _mover_rule(scene, node) is not None and not any(n in scene.placement.quantized for n in data.inputs)
 
 
 def _near(scene: Scene, node: Node) -> tuple[Node, ...]:

@@ -45,8 +45,11 @@ class Skeleton:
         return () if index is None else self.reads.get((node.name, index), ())
 
 
-def strip(graph: Graph) -> Skeleton:
-    """Take the Q/DQ pairs out of the main graph, in place. Linear in the number of nodes."""
+def strip(graph: Graph, *, exact: bool = False) -> Skeleton:
+    """Take the Q/DQ pairs out of the main graph, in place. Linear in the number of nodes.
+
+    With `exact`, a pair whose two nodes disagree about the grid stays: it multiplies by the quotient of its scales.
+    """
     found = Skeleton(graph)
     chains: dict[Tensor, tuple[Tensor, tuple[Grid, ...]]] = {}
     pairs = [n for n in graph.nodes if n.is_op("QuantizeLinear", "DequantizeLinear") and n.input(0) is not None]
@@ -55,11 +58,12 @@ def strip(graph: Graph) -> Skeleton:
         root, before = chains.get(data, (data, ()))
         if node.op == "QuantizeLinear":
             if not before:
+                root = _initializer(graph, root)
                 found.writes.setdefault(root, []).append(grid)
             if grid.scale is not None:
                 chains[node.outputs[0]] = (root, (*before, grid))
         elif before:
-            if grid.scale is not None:
+            if grid.scale is not None and not (exact and not grid.same_as(before[-1])):
                 chains[node.outputs[0]] = (root, (*before, grid))
         elif (stored := _dequantized(graph, node, grid)) is not None:
             constant, integers = stored
@@ -74,6 +78,12 @@ def strip(graph: Graph) -> Skeleton:
     graph.sort()
     _fold_transposes(found)
     return found
+
+
+def _initializer(graph: Graph, tensor: Tensor) -> Tensor:
+    """The tensor, or an initializer in place of what a Constant node makes."""
+    value = None if isinstance(tensor, Constant) else constant_value(tensor)
+    return tensor if value is None else graph.constant(value, tensor.name)
 
 
 def _bypass(found: Skeleton, dequantized: Variable, root: Tensor, grids: tuple[Grid, ...]) -> None:
