@@ -13,17 +13,19 @@ from numpy.typing import ArrayLike
 
 from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.api.verifying import check_verifiable, prove
 from graphopt.calibration import Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, check_output_path, load, save, to_proto
 from graphopt.ir.files import data_path
 from graphopt.ir.write import wants_data_file
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
+from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import Instrument, PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_to_text
-from graphopt.report.measure import measure
+from graphopt.report.measure import comparable, measure
 from graphopt.report.samples import open_samples, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
@@ -71,6 +73,8 @@ def optimize(
     keep_float: Sequence[str] = (),
     method: str | None = None,
     percentile: float | None = None,
+    verify: bool = False,
+    device: str | None = None,
     output: str | Path | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
@@ -96,6 +100,9 @@ def optimize(
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
         method: how ranges are chosen from what was observed: "minmax", "ema", "percentile", "kl", "mse", "auto".
         percentile: the share of values, in percent, that method "percentile" covers; it implies that method.
+        verify: run or build the result in the target's engine, see `verify`; when a node that is planned in 8 bits
+            doesn't run in 8 bits there, nothing is saved.
+        device: what to verify for, where the engine has a choice.
         output: where to save the result; checked before the work begins.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
@@ -105,6 +112,7 @@ def optimize(
 
     Raises:
         GraphoptError: something on the user's side is wrong; nothing was written then.
+        VerificationError: with `verify`, the result doesn't run as planned; nothing was written.
         InternalError: a pass broke the model, which is a bug; `reproducer` is a folder that shows it.
     """
     began = time.perf_counter()
@@ -125,6 +133,8 @@ def optimize(
     if choice.has(Calibrate) and calibration_data is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
     check_output(output, (model, config, calibration_data, validation_data, ranges))
+    if verify:
+        check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
     before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
@@ -143,6 +153,12 @@ def optimize(
 
     samples = {"validation": validation, "calibration": calibration}
     measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
+    verification = None
+    if verify and choice.target is not None:
+        verification = prove(
+            model, graph, choice.target, comparable(validation, calibration),
+            base_dir=base_dir, device=device, threads=threads, progress=progress,
+        )  # fmt: skip
     if output is not None:
         save(graph, output)
     report = Report(
@@ -159,6 +175,7 @@ def optimize(
         measurement=measurement,
         unmeasured=unmeasured,
         seconds=time.perf_counter() - began,
+        verification=verification,
     )
     return Result(graph, report)
 

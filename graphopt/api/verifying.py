@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from graphopt.analysis.legality import Finding, findings_by_node
 from graphopt.backends.agreement import Comparison
-from graphopt.backends.engines import ONNXRUNTIME, Engine, Model, find_engine
+from graphopt.backends.engines import AS_WRITTEN, ONNXRUNTIME, Engine, Model, find_engine
 from graphopt.backends.latency import Latency, measure_latency
 from graphopt.backends.planned import float_layers, planned_nodes
 from graphopt.backends.precision import NodePrecision
@@ -93,6 +93,55 @@ def verify(
     )
 
 
+def check_verifiable(target: Target | None, plans: bool, device: str | None) -> None:
+    """Refuse to verify, before the work begins, what can't be.
+
+    Raises:
+        ConfigError: there is no target, the pipeline doesn't quantize, or the engine has no such device.
+        UnsupportedError: the target's engine isn't installed.
+    """
+    if target is None or not plans:
+        lacking = "a target" if target is None else "the pass 'plan-quantization'"
+        raise ConfigError(f"verify proves that planned layers run in 8 bits, which needs {lacking}")
+    engine = find_engine(target)
+    engine.require()
+    engine.device(device)
+
+
+def prove(
+    model: object,
+    graph: Graph,
+    target: Target,
+    samples: Dataset | None,
+    *,
+    base_dir: str | Path | None,
+    device: str | None,
+    threads: int | None,
+    progress: Progress | None,
+) -> Verification:
+    """Verify `graph`, which was compiled from `model`; agreement in onnxruntime itself is not measured again.
+
+    Raises:
+        VerificationError: a planned node doesn't run in 8 bits.
+        UnsupportedError: the engine can't load the result.
+    """
+    compiled = to_proto(graph)
+    # Read anew: the graph as other tools see it, with the types of what was inserted.
+    found = check_precision(load(compiled, min_opset=1), compiled, target, "the result", device=device)
+    if found.precision.missed:
+        names = ", ".join(f"'{n.planned.name}' ({n.planned.op_type})" for n in found.precision.missed[:3])
+        more = len(found.precision.missed) - 3
+        raise VerificationError(
+            f"{found.verdict}: {names}{f' and {more} more' if more > 0 else ''}; nothing was written. Leave them in "
+            "float (keep-float), or write the model without verifying it",
+            found,
+        )
+    if samples is None or not found.precision.nodes:
+        return found
+    chosen = reported(samples, "verifying", progress)
+    return against(found, runnable(model, base_dir), compiled, chosen, target, threads=threads, stand_in=False)
+
+
 def check_precision(graph: Graph, runs: Model, target: Target, source: str, *, device: str | None) -> Verification:
     """What the engine makes of `runs`, the model that `graph` was read from; nodes have the same names in both."""
     engine = find_engine(target)
@@ -126,17 +175,19 @@ def against(
     samples: Dataset,
     target: Target,
     *,
-    latency: bool,
-    threads: int | None,
+    latency: bool = True,
+    threads: int | None = None,
     stand_in: bool = True,
 ) -> Verification:
-    """`found` with agreement and latency; `stand_in`: measure in onnxruntime, too."""
+    """`found` with agreement and latency; `stand_in`: measure the model as it is written, in onnxruntime, too."""
     engine = find_engine(target)
     notes: list[str] = []
-    engines = [e for e in (engine, ONNXRUNTIME if stand_in else engine) if e.run is not None]
+    engines = [] if engine.run is None else [engine]
     if engine.run is None:
-        notes.append(f"{engine.title} doesn't run on this machine: onnxruntime on the CPU stands in for it")
-    agreement = _agreement(list(dict.fromkeys(engines)), reference, model, samples, threads)
+        notes.append(f"{engine.title} doesn't run on this machine: agreement is that of the model as it is written")
+    if engine is not ONNXRUNTIME and (stand_in or not engines):
+        engines.append(AS_WRITTEN)
+    agreement = _agreement(engines, reference, model, samples, threads)
     measured = None
     if latency and engine.run is not None:
         try:

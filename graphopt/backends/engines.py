@@ -89,6 +89,15 @@ ONNXRUNTIME = Engine(
     lambda model, planned, _: onnxruntime.precision(model, planned),
     lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads),
 )
+# What the Q/DQ model itself says, before any engine's rewrites: what the others are compared with.
+AS_WRITTEN = Engine(
+    "as written",
+    "onnxruntime",
+    "",
+    ("CPU",),
+    lambda model, planned, _: onnxruntime.precision(model, planned),
+    lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads, optimize=False),
+)
 OPENVINO = Engine(
     "OpenVINO",
     "openvino",

@@ -99,7 +99,11 @@ def run_dataset(
 
 
 def run(
-    model: ModelProto | Path, feeds: Iterable[Mapping[str, NDArray[Any]]], *, threads: int | None = None
+    model: ModelProto | Path,
+    feeds: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    threads: int | None = None,
+    optimize: Optimize = True,
 ) -> Iterator[list[NDArray[Any]]]:
     """All outputs of the model, in its order, for one feed after the other.
 
@@ -107,7 +111,7 @@ def run(
         UnsupportedError: onnxruntime can't load the model.
         CalibrationError: a feed can't be run.
     """
-    session = open_session(model, threads=threads)
+    session = open_session(model, threads=threads, optimize=optimize)
     for index, feed in enumerate(feeds):
         yield run_session(session, feed, f"sample {index}")
 

@@ -14,6 +14,7 @@ from graphopt.cli.screen import PassProgress, Screen
 from graphopt.pipeline import Instrument
 from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Timing, Verify
 from graphopt.report.pages import summary_page
+from graphopt.report.verification import verification_page
 
 _DEBUG = "Looking inside"
 
@@ -39,6 +40,12 @@ def optimize(
     labels: options.Labels = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run or build the result in the target's engine; write it only as planned.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to verify for, where the engine has a choice: SM86.")
+    ] = None,
     dump_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=_DEBUG, help="Write the graph as text after every pass."),
@@ -85,29 +92,36 @@ def optimize(
     watching += [] if dump_dir is None else [Dump(dump_dir, models=dump_onnx)]
     if print_ir_after or print_ir_after_all:
         watching.append(PrintIr(() if print_ir_after_all else options.split(print_ir_after)))
-    with screen.working() as progress:
-        if progress is not None:
-            watching.insert(0, PassProgress(progress))
-        result = api.optimize(
-            model,
-            target=target,
-            preset=preset,
-            config=config,
-            passes=passes,
-            calibration_data=calibration_data,
-            ranges=ranges,
-            validation_data=validation_data,
-            preprocess=preprocess,
-            labels=options.read_labels(labels),
-            skip=options.split(skip),
-            keep_float=tuple(keep_float or ()),
-            method=calibration_method,
-            percentile=percentile,
-            output=output,
-            threads=threads,
-            resources=options.resources(workers, provider, memory_budget, checkpoint),
-            instruments=watching,
-            progress=progress,
-        )
+    try:
+        with screen.working() as progress:
+            if progress is not None:
+                watching.insert(0, PassProgress(progress))
+            result = api.optimize(
+                model,
+                target=target,
+                preset=preset,
+                config=config,
+                passes=passes,
+                calibration_data=calibration_data,
+                ranges=ranges,
+                validation_data=validation_data,
+                preprocess=preprocess,
+                labels=options.read_labels(labels),
+                skip=options.split(skip),
+                keep_float=tuple(keep_float or ()),
+                method=calibration_method,
+                percentile=percentile,
+                verify=verify,
+                device=device,
+                output=output,
+                threads=threads,
+                resources=options.resources(workers, provider, memory_budget, checkpoint),
+                instruments=watching,
+                progress=progress,
+            )
+    except api.VerificationError as error:
+        found = error.verification
+        screen.show(verification_page(found, all_nodes=False), {"output": None, "verification": found.to_dict()})
+        raise
     page = summary_page(result.report, timing=str(timing) if time_passes else "", remarks=remarks)
     screen.show(page, result.report.to_dict())

@@ -36,11 +36,8 @@ def measure(
     Raises:
         CalibrationError: a sample can't be run.
     """
-    if validation is not None:
-        samples = validation
-    elif calibration is not None:
-        samples = calibration.limited(CALIBRATION_SAMPLES)
-    else:
+    samples = comparable(validation, calibration)
+    if samples is None:
         return None, "no samples were given; --validation-data measures it"
     try:
         original, compiled = runnable(model, base_dir), to_proto(graph)
@@ -48,6 +45,13 @@ def measure(
     except UnsupportedError as error:
         return None, str(error)
     return Measurement(samples.name, validation is None, agreement), ""
+
+
+def comparable(validation: Dataset | None, calibration: Dataset | None) -> Dataset | None:
+    """What models are compared on: the validation samples, else the first calibration samples, if there are any."""
+    if validation is None and calibration is not None:
+        return calibration.limited(CALIBRATION_SAMPLES)
+    return validation
 
 
 def runnable(model: object, base_dir: str | Path | None) -> Path | onnx.ModelProto:

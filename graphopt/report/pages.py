@@ -19,6 +19,7 @@ from graphopt.report.units import (
     percent_text,
     seconds_text,
 )
+from graphopt.report.verification import verification_page
 from graphopt.targets import TARGETS
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
@@ -40,6 +41,8 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     if report.layers:
         page += [Line(), *_precision(report.layers)]
     page += [Line(), *_accuracy(report)]
+    if report.verification is not None:
+        page += [Line(), *verification_page(report.verification, all_nodes=False)]
     page += [Line(f"warning: {warning}", "warning") for warning in report.warnings]
     if report.output is not None:
         page += [Line(), Line(f"saved {report.output} in {seconds_text(report.seconds)}", "good")]

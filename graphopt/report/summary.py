@@ -17,6 +17,7 @@ from graphopt.pipeline import PassRecord, Remark
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
+    from graphopt.report.verification import Verification
 
 LOW_SQNR_DB = 10.0
 """Below this the error has more than a tenth of the signal's power; results are rarely usable."""
@@ -87,6 +88,7 @@ class Report:
         layers: what the quantization plan decided, in graph order; empty without a plan.
         measurement: agreement with the original; None when it was not measured, then `unmeasured` says why.
         seconds: wall time of the whole run.
+        verification: what the target's engine makes of the result; None when it wasn't asked for.
     """
 
     source: str
@@ -102,6 +104,7 @@ class Report:
     measurement: Measurement | None
     unmeasured: str
     seconds: float
+    verification: Verification | None = None
 
     @property
     def declined(self) -> Counter[str]:

@@ -75,7 +75,7 @@ class Verification:
 def verification_page(found: Verification, *, all_nodes: bool = True) -> Document:
     """The page; without `all_nodes`, only nodes that don't run as planned are listed."""
     precision = found.precision
-    page: list[Line | Table] = [Line(f"{found.source} in {precision.engine} {precision.version}", "title")]
+    page: list[Line | Table] = [Line(f"Verified in {precision.engine} {precision.version}: {found.source}", "title")]
     shown = precision.nodes if all_nodes else precision.missed
     if shown:
         page += [_nodes(shown), Line()]
