@@ -154,7 +154,9 @@ class _Kernels:
     """The nodes of an optimized graph by what tells them apart."""
 
     def __init__(self, optimized: ModelProto) -> None:
-        nodes = [n for n in _nodes(optimized.graph) if n.op_type not in _CONVERSIONS]
+        everything = list(_nodes(optimized.graph))
+        nodes = [n for n in everything if n.op_type not in _CONVERSIONS]
+        self.conversions = [n for n in everything if n.op_type in _CONVERSIONS]
         self.by_name = {n.name: n for n in reversed(nodes) if n.name}
         self.by_output = {name: n for n in nodes for name in n.output if name}
         # A fusion names its node after one of its parts: MatMul_1/MatMulAddFusion.
@@ -170,7 +172,29 @@ class _Kernels:
         layer = f"{node.op_type} '{node.name}'"
         if node.op_type in _INTEGER_KERNELS or node.op_type.startswith("QLinear"):
             return NodePrecision(planned, layer, self.integer_type(node))
-        return NodePrecision(planned, layer, self.float_type(node))
+        return NodePrecision(planned, layer, self.float_type(node), self.mixed_integers(node))
+
+    def mixed_integers(self, node: NodeProto) -> str:
+        """What to say of a float node between int8 and uint8; empty for others.
+
+        onnxruntime turns int8 activations into uint8, but not one that several nodes read (measured): then the node has
+        neither the one nor the other kernel.
+        """
+        reading = [n for n in self.conversions if n.output[0] in node.input and n.input[0] not in self.types]
+        read = {self.zero_type(n): n.output[0] for n in reading}
+        written = {self.zero_type(n) for n in self.conversions if n.input[0] in node.output}
+        if not {"int8", "uint8"} <= read.keys() | written or "int8" not in read:
+            return ""
+        kept = read["int8"].removesuffix("/duplicated")
+        return (
+            f"onnxruntime reads int8 activations as uint8, except '{kept}', which has several readers; a kernel takes "
+            "one type: quantize activations to uint8"
+        )
+
+    def zero_type(self, conversion: NodeProto) -> str:
+        """The 8-bit type of a QuantizeLinear or DequantizeLinear, from its zero point; empty for others."""
+        zero_point = self.types.get(conversion.input[2]) if len(conversion.input) > 2 else None
+        return "" if zero_point is None else _INTEGERS.get(zero_point.data_type, "")
 
     def integer_type(self, node: NodeProto) -> str:
         """The type of the activation that an integer kernel reads, from its zero point; u8 where that is left out."""

@@ -112,7 +112,14 @@ class _Layers:
             return NodePrecision(planned, "", "unknown", "OpenVINO has no layer that came from it any more")
         layer = found[0]
         kind = f"{layer.layer_type} '{_whole(layer.name)}'"
-        return NodePrecision(planned, kind, _TYPES.get(layer.precision, layer.precision))
+        own = (planned.name, planned.output)
+        together = [name for name in dict.fromkeys(map(_whole, layer.original_names)) if name not in own]
+        reason = "" if layer.integer or not together else f"it runs in one layer with {_quoted(together)}"
+        return NodePrecision(planned, kind, _TYPES.get(layer.precision, layer.precision), reason)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _whole(name: str) -> str:
