@@ -71,7 +71,14 @@ def is_integer_operator(node: Node) -> bool:
 
 def activations(node: Node) -> list[tuple[int, Tensor]]:
     """(index, tensor) of the float inputs that carry data; shapes and axes are integers, and don't count."""
-    return [(i, t) for i, t in node.present_inputs() if t.dtype in FLOAT_TYPES]
+    return [(i, t) for i, t in node.present_inputs() if t.dtype is None or t.dtype in FLOAT_TYPES]
+
+
+def has_eight_bits(dequantize: Node) -> bool:
+    """Whether a DequantizeLinear reads 8-bit integers; behind onnxruntime's operators its zero point tells."""
+    stored, zero_point = dequantize.inputs[0], dequantize.input(2)
+    dtype = zero_point.dtype if stored.dtype is None and zero_point is not None else stored.dtype
+    return dtype in _EIGHT_BITS
 
 
 def integer_weight(graph: Graph, tensor: Tensor) -> bool:
@@ -79,7 +86,7 @@ def integer_weight(graph: Graph, tensor: Tensor) -> bool:
     node = graph.producer(tensor)
     while node is not None and node.is_op("Transpose", *RESHAPES):
         node = graph.producer(node.inputs[0])
-    if node is None or not is_dequantize(node) or node.inputs[0].dtype not in _EIGHT_BITS:
+    if node is None or not is_dequantize(node) or not has_eight_bits(node):
         return False
     stored = node.inputs[0]
     quantize = graph.producer(stored)
@@ -102,7 +109,7 @@ class _Reader:
     def visit(self, scope: Graph, node: Node) -> None:
         """Note what comes out of `node`."""
         if is_dequantize(node):
-            if node.inputs[0].dtype in _EIGHT_BITS:
+            if has_eight_bits(node):
                 self.direct.add(node.outputs[0])
                 self.moved.add(node.outputs[0])
             return
