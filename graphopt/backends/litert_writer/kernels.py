@@ -1,0 +1,128 @@
+"""Which operators LiteRT computes in integers, and for which grids; the rest runs in float between two conversions.
+
+Source: LiteRT's 8-bit quantization specification and the checks that its kernels make when they are prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from graphopt.backends.litert_writer.pooling import pool_problem
+from graphopt.backends.litert_writer.values import Grid, Op, Value
+from graphopt.ir import Node
+
+Operands = list[Value | None]
+
+# Float operators whose kernel clamps its result.
+FUSES_FLOAT = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"}
+)
+
+
+def _always(node: Node, operands: Operands, grid: Grid) -> str:
+    return ""
+
+
+def _zero_pad(node: Node, operands: Operands, grid: Grid) -> str:
+    mode = node.attr("mode", "constant")
+    value = operands[2] if len(operands) > 2 else None
+    if mode != "constant":
+        return ""
+    if value is None:
+        return "" if not node.attr("value", 0.0) else "it pads with another value than 0"
+    if value.array is None:
+        return "its value is not a constant"
+    return "" if grid.dequantize(grid.quantize(value.real())).item() == value.real().item() else "off the grid"
+
+
+def _nearest(node: Node, operands: Operands, grid: Grid) -> str:
+    return "" if node.attr("mode", "nearest") == "nearest" else "it interpolates"
+
+
+MOVES: dict[str, Callable[[Node, Operands, Grid], str]] = {
+    **dict.fromkeys(
+        ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather", "Tile", "Expand"),
+        _always,
+    ),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "Concat", "ReduceMax", "ReduceMin", "GlobalMaxPool"), _always),
+    "MaxPool": lambda node, operands, grid: "" if len(node.present_outputs()) == 1 else "it gives indices too",
+    "Pad": _zero_pad,
+    "Resize": _nearest,
+}
+"""Operators that give the same whether dequantization comes before or after them → why not, for this node."""
+
+
+def _linear(op: Op) -> str:
+    data, weight = op.input(0), op.input(1)
+    if not data.is_int8 or data.array is not None or weight.grid is None:
+        return "its data or weight is not int8"
+    if op.kind == "MatMul" and weight.array is None:
+        return _per_tensor(op)
+    if weight.array is None or weight.dtype != np.int8 or any(weight.grid.zero_points):
+        return "its weight is not a constant of int8 with zero point 0"
+    if op.kind == "Gemm" and (op.attr("alpha", 1.0) != 1.0 or op.attr("beta", 1.0) != 1.0 or op.attr("transA", 0)):
+        return "alpha and beta must be 1, and the left operand not transposed"
+    if op.kind == "MatMul" and weight.rank != 2:
+        return _per_tensor(op)
+    axes = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 0 if op.attr("transB", 0) else 1}
+    if not weight.grid.is_single and weight.grid.axis != axes[op.kind]:
+        return "its weight has a scale for each input channel"
+    if op.kind in ("Conv", "ConvTranspose") and data.rank > 4:
+        return "LiteRT has no integer convolution over three axes"
+    bias = op.bias or op.optional(2)
+    return "" if bias is None or bias.array is not None else "its bias is not a constant"
+
+
+def _per_tensor(op: Op) -> str:
+    present = [v for v in op.inputs if v is not None]
+    return "" if all(v.is_int8 and v.grid is not None and v.grid.is_single for v in present) else "not all int8"
+
+
+def _same_grid(op: Op) -> str:
+    return _per_tensor(op) or ("" if op.input(0).grid == op.output.grid else "its result has another scale")
+
+
+def _fixed(scale: float, zero_point: int) -> Callable[[Op], str]:
+    prescribed = Grid((scale,), (zero_point,))
+
+    def problem(op: Op) -> str:
+        return _per_tensor(op) or ("" if op.output.grid == prescribed else f"LiteRT prescribes {prescribed}")
+
+    return problem
+
+
+def _first_int8(op: Op) -> str:
+    first = op.input(0)
+    return "" if first.is_int8 and first.array is None else "its data is not int8"
+
+
+def _average(op: Op) -> str:
+    return _same_grid(op) or pool_problem(op)
+
+
+def _bilinear(op: Op) -> str:
+    return _first_int8(op) or ("" if op.input(0).grid == op.output.grid else "its result has another scale")
+
+
+INTEGER: dict[str, Callable[[Op], str]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _linear),
+    **dict.fromkeys(("Add", "Sub", "Mul", "LeakyRelu", "PRelu", "HardSwish", "Max", "Min", "Concat"), _per_tensor),
+    **dict.fromkeys(("Relu", "GlobalAveragePool"), _per_tensor),
+    **dict.fromkeys(("Clip", "ReduceMean"), _first_int8),
+    "AveragePool": _average,
+    "Resize": _bilinear,
+    "Sigmoid": _fixed(1 / 256, -128),
+    "Softmax": _fixed(1 / 256, -128),
+    "Tanh": _fixed(1 / 128, 0),
+    "LogSoftmax": _fixed(16 / 256, 127),
+}
+"""Operator → why LiteRT has no integer kernel for these operands and grids; "" where it has one."""
+
+
+def integer_problem(op: Op) -> str:
+    """Why an operator can't run in integers, "" when it can."""
+    if op.kind not in INTEGER:
+        return f"LiteRT has no integer kernel for {op.kind}"
+    return INTEGER[op.kind](op)

@@ -1,0 +1,292 @@
+"""Operators that work element by element, in whatever order their operands are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from graphopt.backends.litert_writer.emitter import Emitter, Lowering, Scrambled
+from graphopt.backends.litert_writer.flat import FlatTensor
+from graphopt.backends.litert_writer.layout import Order, logical
+from graphopt.backends.litert_writer.schema import TENSOR_TYPES, schema
+from graphopt.backends.litert_writer.values import INF, Grid, Op, UnwritableError, Value
+
+_FLOAT = np.dtype(np.float32)
+
+
+def operand(em: Emitter, value: Value, order: Order) -> int:
+    """The value as an operand of rank len(order), in that order: axes that it lacks have size 1."""
+    missing = len(order) - value.rank
+    if missing == 0:
+        return em.want(value, order)
+    own = tuple(axis - missing for axis in order if axis >= missing)
+    if value.array is not None:
+        shape = [1 if axis < missing else value.shape[axis - missing] for axis in order]
+        grid = value.grid
+        if grid is not None and not grid.is_single:
+            grid = Grid(grid.scales, grid.zero_points, order.index(grid.axis + missing))
+        return em.array(value.array.transpose(own).reshape(shape), value.name, grid)
+    source = em.want(value, own)
+    if order[:missing] == tuple(range(missing)) or value.rank == 0:
+        return source
+    shape = [1 if axis < missing else value.shape[axis - missing] for axis in order]
+    dynamic = [k for k, axis in enumerate(order) if axis - missing in value.dynamic]
+    made = em.flat.add(FlatTensor(value.name, tuple(shape), value.dtype, value.grid, frozenset(dynamic)))
+    em.reshape(source, made, shape, dynamic)
+    return made
+
+
+def binary(kind: str, *, fuses: bool = True) -> Lowering:
+    """An operator of two broadcast operands."""
+
+    def lower(em: Emitter, op: Op) -> None:
+        left, right = op.input(0), op.input(1)
+        order = em.common_order([left, right], op.output)
+        operands = [operand(em, left, order), operand(em, right, order)]
+        target, activation = em.result(op, order, fuses=fuses)
+        if fuses:
+            em.add(kind, operands, [target], fusedActivationFunction=activation)
+        else:
+            em.add(kind, operands, [target])
+
+    return lower
+
+
+def extremum(kind: str) -> Lowering:
+    """Max or Min of any number of operands; integers come to the result's grid first, which keeps their order."""
+
+    def lower(em: Emitter, op: Op) -> None:
+        values = [v for v in op.inputs if v is not None]
+        order = em.common_order(values, op.output)
+        operands = [on_grid(em, operand(em, v, order), op.output.grid) for v in values]
+        target, _ = em.result(op, order, fuses=False)
+        if len(operands) == 1:
+            em.add("MAXIMUM", [operands[0], operands[0]], [target])
+        for k, other in enumerate(operands[1:], 1):
+            last = k == len(operands) - 1
+            made = target if last else em.temporary(op.output, order)
+            em.add(kind, [operands[0], other], [made])
+            operands[0] = made
+
+    return lower
+
+
+def on_grid(em: Emitter, tensor: int, grid: Grid | None) -> int:
+    """An integer tensor on another grid; floats as they are."""
+    found = em.flat.tensors[tensor]
+    if grid is None or found.grid == grid:
+        return tensor
+    if found.array is not None and found.grid is not None:
+        return em.array(grid.quantize(found.grid.dequantize(found.array)), found.name, grid)
+    made = em.flat.add(FlatTensor(found.name, found.shape, found.dtype, grid, found.dynamic))
+    em.add("QUANTIZE", [tensor], [made])
+    return made
+
+
+def sum_of(em: Emitter, op: Op) -> None:
+    """Sum or Mean of any number of float operands → a chain of ADD."""
+    values = [v for v in op.inputs if v is not None]
+    order = em.common_order(values, op.output)
+    operands = [operand(em, v, order) for v in values]
+    target, _ = em.result(op, order, fuses=False)
+    total = operands[0]
+    for other in operands[1:]:
+        made = em.temporary(op.output, order)
+        em.add("ADD", [total, other], [made])
+        total = made
+    share = np.array(1.0 / len(values) if op.kind == "Mean" else 1.0, np.float32)
+    em.add("MUL", [total, em.array(share, "share")], [target])
+
+
+def unary(kind: str, options: Callable[[Op], dict[str, object]] | None = None) -> Lowering:
+    """An operator of one operand; a scrambled one stays so."""
+
+    def lower(em: Emitter, op: Op) -> None:
+        emit_unary(em, op, kind, {} if options is None else options(op))
+
+    return lower
+
+
+def emit_unary(em: Emitter, op: Op, kind: str, options: dict[str, object]) -> None:
+    """One operator whose result is stored as its operand is."""
+    data, result = op.input(0), op.output
+    scrambled = em.scrambled.get(data)
+    if scrambled is not None and not em.orders(data):
+        if op.bounds == (-INF, INF):
+            made = em.temporary(result, logical(result.rank))
+            em.add(kind, [scrambled.tensor], [made], **options)
+            em.scrambled[result] = Scrambled(made, scrambled.index)
+            return
+        em.want(data, logical(data.rank))
+    order = em.common_order([data], result)
+    target, _ = em.result(op, order, fuses=False)
+    em.add(kind, [em.want(data, order)], [target], **options)
+
+
+def clip(em: Emitter, op: Op) -> None:
+    """A Clip (or Relu) that nothing before it takes along."""
+    data = op.input(0)
+    low, high = op.bounds
+    if op.kind == "Clip":
+        limits = [op.constant(1, "min"), op.constant(2, "max")]
+        first = -INF if limits[0] is None else float(limits[0].reshape(()))
+        second = INF if limits[1] is None else float(limits[1].reshape(()))
+        # What comes behind it (op.bounds) has the last word.
+        low, high = min(max(first, low), high), max(min(second, high), low)
+    else:
+        low, high = max(low, 0.0), max(high, 0.0)
+    op.bounds = (low, high)
+    order = em.common_order([data], op.output)
+    source = em.want(data, order)
+    em.clamped(op, order, on_grid(em, source, op.output.grid))
+
+
+def leaky_relu(op: Op) -> dict[str, object]:
+    """The slope below zero."""
+    return {"alpha": float(op.attr("alpha", 0.01))}
+
+
+def prelu(em: Emitter, op: Op) -> None:
+    """PRelu → PRELU, whose slopes lack the batch axis."""
+    data, slope = op.input(0), op.input(1)
+    if slope.array is None:
+        raise UnwritableError("its slope is not a constant")
+    order = em.common_order([data], op.output)
+    if order[0] != 0 or slope.rank > data.rank or (slope.rank == data.rank and slope.shape[0] != 1):
+        raise UnwritableError("its slopes differ along the batch")
+    missing = data.rank - slope.rank
+    whole = slope.array.reshape((1,) * missing + slope.shape).transpose(order)[0]
+    source = em.want(data, order)
+    target, _ = em.result(op, order, fuses=False)
+    em.add("PRELU", [source, em.array(np.ascontiguousarray(whole), slope.name, slope.grid)], [target])
+
+
+def cast(em: Emitter, op: Op) -> None:
+    """Cast → CAST."""
+    types = schema().TensorType
+    source, target = op.input(0).dtype, op.output.dtype
+    if source not in TENSOR_TYPES or target not in TENSOR_TYPES:
+        raise UnwritableError(f"a Cast from {source} to {target} isn't written")
+    codes = [getattr(types, TENSOR_TYPES[dtype]) for dtype in (source, target)]
+    emit_unary(em, op, "CAST", {"inDataType": codes[0], "outDataType": codes[1]})
+
+
+def where(em: Emitter, op: Op) -> None:
+    """Where → SELECT_V2."""
+    values = [op.input(k) for k in range(3)]
+    order = em.common_order(values, op.output)
+    target, _ = em.result(op, order, fuses=False)
+    em.add("SELECT_V2", [operand(em, v, order) for v in values], [target])
+
+
+def gelu(op: Op) -> dict[str, object]:
+    """Which of the two forms."""
+    approximate = op.attr("approximate", "none")
+    approximate = approximate.decode() if isinstance(approximate, bytes) else approximate
+    return {"approximate": approximate == "tanh"}
+
+
+def chain(*steps: tuple[str, float | None]) -> Lowering:
+    """Float operators one after the other, each with one operand or with a constant as the second."""
+
+    def lower(em: Emitter, op: Op) -> None:
+        data = op.input(0)
+        if data.dtype != _FLOAT:
+            raise UnwritableError(f"{op.kind} of {data.dtype} isn't written")
+        order = em.common_order([data], op.output)
+        target, _ = em.result(op, order, fuses=False)
+        emit_chain(em, op.output, order, em.want(data, order), target, steps)
+
+    return lower
+
+
+def emit_chain(
+    em: Emitter, like: Value, order: Order, source: int, target: int, steps: Sequence[tuple[str, float | None]]
+) -> None:
+    """The operators of `chain`."""
+    for k, (kind, number) in enumerate(steps):
+        made = target if k == len(steps) - 1 else em.temporary(like, order)
+        operands = [source] if number is None else [source, em.array(np.array(number, np.float32), "number")]
+        em.add(kind, operands, [made])
+        source = made
+
+
+def hard_sigmoid(em: Emitter, op: Op) -> None:
+    """max(0, min(1, alpha · x + beta))"""
+    slope, offset = float(op.attr("alpha", 0.2)), float(op.attr("beta", 0.5))
+    chain(("MUL", slope), ("ADD", offset), ("MAXIMUM", 0.0), ("MINIMUM", 1.0))(em, op)
+
+
+def elu(em: Emitter, op: Op) -> None:
+    """LiteRT's ELU has alpha 1."""
+    if op.attr("alpha", 1.0) != 1.0:
+        raise UnwritableError("LiteRT's ELU has alpha 1")
+    emit_unary(em, op, "ELU", {})
+
+
+def reciprocal(em: Emitter, op: Op) -> None:
+    """1 / x"""
+    data = op.input(0)
+    order = em.common_order([data], op.output)
+    target, _ = em.result(op, order, fuses=False)
+    one = em.array(np.array(1.0, np.float32), "one")
+    em.add("DIV", [one, em.want(data, order)], [target])
+
+
+def batch_norm(em: Emitter, op: Op) -> None:
+    """BatchNormalization → MUL and ADD."""
+    data = op.input(0)
+    parameters = [op.constant(k) for k in range(1, 5)]
+    gamma, beta, mean, variance = (p.astype(np.float64) for p in parameters if p is not None)
+    scale = gamma / np.sqrt(variance + op.attr("epsilon", 1e-5))
+    order = em.common_order([data], op.output)
+    shape = [data.shape[1] if axis == 1 else 1 for axis in order]
+    factors, offsets = (v.reshape(shape).astype(np.float32) for v in (scale, beta - mean * scale))
+    scaled = em.temporary(op.output, order)
+    target, activation = em.result(op, order)
+    name = op.output.name
+    em.add("MUL", [em.want(data, order), em.array(factors, f"{name}_scale")], [scaled])
+    em.add("ADD", [scaled, em.array(offsets, f"{name}_offset")], [target], fusedActivationFunction=activation)
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "Requantize": unary("QUANTIZE"),
+    "Dequantize": unary("DEQUANTIZE"),
+    "Add": binary("ADD"),
+    "Sub": binary("SUB"),
+    "Mul": binary("MUL"),
+    "Div": binary("DIV"),
+    "Pow": binary("POW", fuses=False),
+    "Max": extremum("MAXIMUM"),
+    "Min": extremum("MINIMUM"),
+    "Sum": sum_of,
+    "Mean": sum_of,
+    **{
+        op: binary(kind, fuses=False)
+        for op, kind in (
+            ("Equal", "EQUAL"), ("Less", "LESS"), ("LessOrEqual", "LESS_EQUAL"), ("Greater", "GREATER"),
+            ("GreaterOrEqual", "GREATER_EQUAL"), ("And", "LOGICAL_AND"), ("Or", "LOGICAL_OR"),
+        )
+    },
+    **{
+        op: unary(kind)
+        for op, kind in (
+            ("Sigmoid", "LOGISTIC"), ("Tanh", "TANH"), ("HardSwish", "HARD_SWISH"), ("Exp", "EXP"), ("Log", "LOG"),
+            ("Sqrt", "SQRT"), ("Abs", "ABS"), ("Neg", "NEG"), ("Floor", "FLOOR"), ("Ceil", "CEIL"), ("Sin", "SIN"),
+            ("Cos", "COS"), ("Not", "LOGICAL_NOT"), ("Sign", "SIGN"), ("Round", "ROUND"),
+        )
+    },
+    "Relu": clip,
+    "Clip": clip,
+    "LeakyRelu": unary("LEAKY_RELU", leaky_relu),
+    "PRelu": prelu,
+    "Elu": elu,
+    "Gelu": unary("GELU", gelu),
+    "HardSigmoid": hard_sigmoid,
+    "Softplus": chain(("EXP", None), ("ADD", 1.0), ("LOG", None)),
+    "Reciprocal": reciprocal,
+    "Cast": cast,
+    "Where": where,
+    "BatchNormalization": batch_norm,
+}  # fmt: skip
