@@ -4,9 +4,13 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from graphopt.backends.onnxruntime import kernel_precision, open_session, run_dataset
+import graphopt
+from graphopt.backends.onnxruntime import kernel_precision, open_session, precision, run, run_dataset
+from graphopt.backends.planned import planned_nodes
+from graphopt.backends.precision import Planned
 from graphopt.calibration import input_specs, load_dataset
-from graphopt.errors import UnsupportedError
+from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.targets import find_target
 
 RNG = np.random.default_rng(3)
 
@@ -131,3 +135,88 @@ def test_what_cannot_be_loaded(tmp_path, source):
     assert "\n" not in message
     assert "ONNXRuntimeError" not in message
     assert {"alien": "Warp", "text": "text.onnx", "absent": "absent.onnx"}[source] in message
+
+
+def what_became(model, target="onnxruntime"):
+    """(operator, kernel, precision, reason) of each planned node."""
+    planned = planned_nodes(graphopt.load(model, min_opset=1), find_target(target))
+    return [(n.planned.op_type, n.layer, n.precision, n.reason) for n in precision(model, planned).nodes]
+
+
+def test_a_planned_node_is_found_in_the_graph_that_runs():
+    model = qdq_conv("c = Conv<pads=[1,1,1,1]>(d, w) o = QuantizeLinear(c, s, z) y = DequantizeLinear(o, s, z)")
+    assert what_became(model) == [("Conv", "QLinearConv 'n3_Conv'", "uint8", "")]
+
+
+def test_a_planned_node_in_float_is_told():
+    # The weight's integers make the plan; there is no QLinearConv that writes float.
+    assert what_became(qdq_conv("y = Conv<pads=[1,1,1,1]>(d, w)")) == [("Conv", "Conv 'n3_Conv'", "float32", "")]
+
+
+@pytest.mark.parametrize(
+    ("end", "kernel"),
+    [
+        ("a = Add(d, d)", "QLinearAdd"),
+        ("a = Mul(d, d)", "QLinearMul"),
+        ("a = Sigmoid(d)", "QLinearSigmoid"),
+        ("a = AveragePool<kernel_shape=[2,2], pads=[0,0,1,1]>(d)", "QLinearAveragePool"),
+    ],
+)
+def test_other_integer_kernels(end, kernel):
+    pair = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
+    body = f"{pair} {end} o = QuantizeLinear(a, s, z) y = DequantizeLinear(o, s, z)"
+    ((_, layer, kind, _),) = what_became(parse(f"g (float[1,4,8,8] x) => (float[1,4,8,8] y) {{ {body} }}", **GRID))
+    assert (layer.split()[0], kind) == (kernel, "uint8")
+
+
+def test_matrix_products():
+    gemm = "c = Gemm(d, w) o = QuantizeLinear(c, s, z) y = DequantizeLinear(o, s, z)"
+    for end, kernel in ((gemm, "QGemm"), ("y = MatMul(d, w)", "MatMulIntegerToFloat")):
+        model = parse(f"g (float[1,4] x) => (float[1,4] y) {{ {DQ_INPUTS} {end} }}", qw=MATRIX, **GRID)
+        ((_, layer, kind, _),) = what_became(model)
+        assert (layer.split()[0], kind) == (kernel, "uint8")
+
+
+def test_int8_activations_with_several_readers_have_no_kernel():
+    """onnxruntime turns the others into uint8, and then the types around this Conv differ (measured)."""
+    grid = GRID | {"z": np.int8(0)}
+    body = f"""{DQ_INPUTS} c = Conv<pads=[1,1,1,1]>(d, w) o = QuantizeLinear(c, s, z) e = DequantizeLinear(o, s, z)
+               a = Abs(d) j = Concat<axis=1>(a, e) y = Exp(j)"""
+    ((_, _, kind, reason),) = what_became(
+        parse(f"g (float[1,3,8,8] x) => (float[1,7,8,8] y) {{ {body} }}", qw=KERNEL, **grid)
+    )
+    assert kind == "float32"
+    assert "int8 activations as uint8, except 'd'" in reason
+
+
+def test_integer_operators_keep_their_own_type():
+    model = parse(
+        """g (float[1,4] x) => (float[1,4] y) {
+            q = QuantizeLinear(x, s, z) o = QLinearMatMul(q, s, z, qw, s, zw, s, z) y = DequantizeLinear(o, s, z) }""",
+        qw=MATRIX,
+        **(GRID | {"z": np.int8(0)}),
+    )
+    assert what_became(model) == [("QLinearMatMul", "QLinearMatMul 'n1_QLinearMatMul'", "int8", "")]
+
+
+def test_two_equal_nodes_are_found_both_though_only_one_runs():
+    body = f"{DQ_INPUTS} y = Conv<pads=[1,1,1,1]>(d, w) k = Conv<pads=[1,1,1,1]>(d, w)"
+    model = parse(f"g (float[1,3,8,8] x) => (float[1,4,8,8] y, float[1,4,8,8] k) {{ {body} }}", qw=KERNEL, **GRID)
+    assert [kind for _, _, kind, _ in what_became(model)] == ["float32", "float32"]
+
+
+def test_a_node_that_is_gone_is_unknown_and_so_not_in_8_bits():
+    planned = [Planned("gone", "Conv", "gone", linear=True)]
+    (found,) = precision(qdq_conv("y = Conv<pads=[1,1,1,1]>(d, w)"), planned).nodes
+    assert (found.precision, found.integer) == ("unknown", False)
+    assert found.reason
+
+
+def test_a_model_is_run_as_it_is_written_or_optimized():
+    model = parse("g (float[1,2] x) => (float[1,2] y, float[1,2] z) { y = Neg(x) z = Abs(x) }")
+    x = RNG.normal(size=(2, 1, 2)).astype(np.float32)
+    for optimize in (True, False):
+        runs = list(run(model, [{"x": x[0]}, {"x": x[1]}], threads=1, optimize=optimize))
+        assert np.array_equal(np.stack(runs), np.stack([[-a, np.abs(a)] for a in x]))
+    with pytest.raises(CalibrationError, match="sample 1: onnxruntime failed"):
+        list(run(model, [{"x": x[0]}, {"x": x[:, 0, :1]}]))

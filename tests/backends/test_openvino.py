@@ -6,8 +6,12 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graphopt.backends.openvino import run, runtime_precision
+import graphopt
+from graphopt.backends.openvino import precision, run, runtime_precision
+from graphopt.backends.planned import planned_nodes
+from graphopt.backends.precision import Planned
 from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.targets import find_target
 
 RNG = np.random.default_rng(11)
 
@@ -87,3 +91,80 @@ def test_a_missing_package_names_the_mend(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UnsupportedError, match=r"pip install 'graphopt\[openvino\]'"):
         runtime_precision(FLOAT)
+
+
+PAIR = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) w = DequantizeLinear(qw, sw, zw)"
+STORED = {
+    "qw": np.clip(np.rint(WEIGHT / 0.04), -127, 127).astype(np.int8),
+    "s": np.float32(0.03),
+    "z": np.uint8(128),
+    "sw": np.float32(0.04),
+    "zw": np.int8(0),
+}
+
+
+def what_became(model):
+    """(operator, layer, precision, reason) of each planned node."""
+    planned = planned_nodes(graphopt.load(model, min_opset=1), find_target("openvino"))
+    return [(n.planned.op_type, n.layer, n.precision, n.reason) for n in precision(model, planned).nodes]
+
+
+def image(body, named=True, **weights):
+    model = parse(f"g (float[1,16,8,8] x) => (float[1,16,8,8] y) {{ {PAIR} {body} }}", **STORED, **weights)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"n{number}_{node.op_type}" if named else ""
+    return model
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_convolution_is_found_with_its_bias_and_without_a_name(bias, named):
+    model = image(
+        f"c = Conv<pads=[1,1,1,1]>(d, w{', b' if bias else ''}) y = Relu(c)", named, b=np.ones(16, np.float32)
+    )
+    assert what_became(model) == [("Conv", f"Convolution '{'n3_Conv' if named else 'c'}'", "uint8", "")]
+
+
+def test_a_residual_add_runs_in_the_convolution_that_it_was_fused_into():
+    body = """f = Conv<pads=[1,1,1,1]>(d, w) fr = Relu(f) fq = QuantizeLinear(fr, s, z) k = DequantizeLinear(fq, s, z)
+              c = Conv<pads=[1,1,1,1]>(k, w) cq = QuantizeLinear(c, s, z) cd = DequantizeLinear(cq, s, z)
+              a = Add(cd, k) r = Relu(a) rq = QuantizeLinear(r, s, z) y = DequantizeLinear(rq, s, z)"""
+    assert what_became(image(body)) == [
+        ("Conv", "Convolution 'n3_Conv'", "uint8", ""),
+        ("Conv", "Convolution 'n7_Conv'", "uint8", ""),
+        ("Add", "Convolution 'n7_Conv'", "uint8", ""),
+    ]
+
+
+def test_a_weight_with_a_zero_point_makes_the_layer_float():
+    model = image("c = Conv<pads=[1,1,1,1]>(d, w) y = Abs(c)")
+    zero = next(i for i in model.graph.initializer if i.name == "zw")
+    zero.CopyFrom(numpy_helper.from_array(np.int8(3), "zw"))
+    ((_, layer, kind, _),) = what_became(model)
+    assert (layer, kind) == ("Convolution 'n3_Conv'", "float32")
+
+
+def test_what_shares_a_float_layer_is_told():
+    body = """e = Exp(d) f = Mul(e, d) g = QuantizeLinear(f, s, z) h = DequantizeLinear(g, s, z)
+              a = Add(h, d) y = Exp(a)"""
+    ((operator, _, kind, reason),) = what_became(image(body))
+    assert (operator, kind) == ("Add", "float32")
+    assert reason.startswith("it runs in one layer with 'n")
+
+
+def test_matrix_products_are_found():
+    """OpenVINO splits a product's scale off, and calls the product by the scale."""
+    matrix = RNG.integers(-100, 100, (8, 8)).astype(np.int8)
+    stored = {k: v for k, v in STORED.items() if k != "qw"}
+    for end, operator in (("y = Gemm(d, w, b)", "Gemm"), ("m = MatMul(d, w) y = Add(m, b)", "MatMul")):
+        model = parse(
+            f"g (float[N,8] x) => (float[N,8] y) {{ {PAIR} {end} }}", qw=matrix, b=np.ones(8, np.float32), **stored
+        )
+        ((op, layer, kind, _),) = what_became(model)
+        assert (op, layer.split()[0], kind) == (operator, "FullyConnected", "uint8")
+
+
+def test_a_node_that_is_gone_is_unknown_and_so_not_in_8_bits():
+    (found,) = precision(QDQ, [Planned("gone", "Conv", "gone", linear=True)]).nodes
+    assert (found.precision, found.integer) == ("unknown", False)
+    assert found.reason

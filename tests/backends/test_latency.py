@@ -1,0 +1,63 @@
+"""Latency in turns, on a clock that the models themselves turn: nothing here is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphopt.backends import latency
+from graphopt.backends.latency import measure_latency
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        monkeypatch.setattr(latency.time, "perf_counter", lambda: self.now)
+
+    def model(self, name: str, *seconds: float) -> Iterator[None]:
+        """A model whose calls take these seconds, over and over."""
+        while True:
+            for taken in seconds:
+                self.now += taken
+                self.order.append(name)
+                yield
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_ratio_is_that_of_the_medians_of_steady_models(clock: Clock) -> None:
+    found = measure_latency(clock.model("a", 0.3), clock.model("b", 0.1), engine="E", threads=2, budget=9.9)
+    assert (found.engine, found.threads, found.calls) == ("E", 2, 1)
+    assert found.rounds == 25
+    assert found.reference_seconds == pytest.approx(0.3)
+    assert found.seconds == pytest.approx(0.1)
+    assert (found.speedup_low, found.speedup, found.speedup_high) == pytest.approx((3, 3, 3))
+
+
+def test_models_take_turns_and_each_is_first_as_often(clock: Clock) -> None:
+    measure_latency(clock.model("a", 0.5), clock.model("b", 0.5), engine="E", budget=5.9)
+    warming = len("aaabbb") + len("b")
+    assert "".join(clock.order[:warming]) == "aaabbbb"
+    assert "".join(clock.order[warming:]) == "ab" + "ba" + "ab" + "ba" + "ab" + "ba"
+
+
+def test_a_slow_model_still_gets_some_rounds(clock: Clock) -> None:
+    assert measure_latency(clock.model("a", 60.0), clock.model("b", 30.0), engine="E", budget=1).rounds == 5
+
+
+def test_quick_models_are_called_several_times(clock: Clock) -> None:
+    found = measure_latency(clock.model("a", 4e-5), clock.model("b", 2e-5), engine="E", budget=0.1)
+    assert found.calls == 100
+    assert found.seconds == pytest.approx(2e-5)
+    assert found.speedup == pytest.approx(2)
+
+
+def test_a_burst_of_other_work_shows_in_the_spread_and_not_in_the_figure(clock: Clock) -> None:
+    found = measure_latency(clock.model("a", 0.1, 0.1, 0.1, 0.5), clock.model("b", 0.1), engine="E", budget=20)
+    assert found.speedup == pytest.approx(1)
+    assert found.speedup_high > 1
