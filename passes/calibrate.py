@@ -78,8 +78,10 @@ class Calibrate(Pass):
             threads=ctx.threads,
             providers=ctx.resources.providers or None,
             memory_budget=ctx.resources.memory_budget,
+            batch_size=ctx.resources.batch_size,
             workers=ctx.resources.workers,
             checkpoint=ctx.resources.checkpoint,
+            data=ctx.data,
             note=lambda text: ctx.remarks.note(None, text),
         )
         for name in wanted:

@@ -8,7 +8,7 @@ from typing import cast
 
 from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, ranges_key
-from graphopt.calibration import Preprocess, Source, data_hash
+from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, load
 from graphopt.passes.calibrate import Calibrate
@@ -63,6 +63,7 @@ def calibrate(
     samples = open_samples(calibration_data, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress, resources)
     ctx.histograms = histograms
+    ctx.data = DataHash()
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
     tensors = graph.tensors()
     observed = {
@@ -75,7 +76,7 @@ def calibrate(
         ranges=observed,
         method=chosen.method,
         model_hash=ranges_key(model, base_dir, choice),
-        data_hash=data_hash(samples),
+        data_hash=ctx.data.hex(),
         parameters={"percentile": chosen.percentile} if chosen.method == "percentile" else {},
         statistics={name: ctx.statistics[name] for name in observed if name in ctx.statistics},
         schemes={name: graph.plan.tensors[name].scheme for name in observed},

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.calibration.samples import Feed
 from graphopt.calibration.statistics import State, Statistic
 from graphopt.ir.files import replacing
 
@@ -47,17 +46,15 @@ class Position:
     states: Mapping[str, State]
 
 
-class SampleHash:
-    """A hash of samples in their order."""
+class OrderHash:
+    """A hash of samples in their order, of which each is given by its digest."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, feed: Feed) -> None:
+    def add(self, digest: bytes) -> None:
         """Take in the next sample."""
-        for name, value in sorted(feed.items()):
-            self._digest.update(f"{name}:{value.dtype.str}{value.shape};".encode())
-            self._digest.update(value.tobytes())
+        self._digest.update(digest)
 
     def hex(self) -> str:
         """The hash of the samples so far."""
@@ -109,7 +106,7 @@ def load(path: Path, key: str) -> Position | None:
 
 def calibration_key(model_hash: str, kind: str, tensors: Sequence[str], providers: Sequence[str]) -> str:
     """What a checkpoint must agree in, besides the samples."""
-    return hashlib.sha256(json.dumps([1, model_hash, kind, list(tensors), list(providers)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([2, model_hash, kind, list(tensors), list(providers)]).encode()).hexdigest()
 
 
 def states_of(statistics: Mapping[str, Statistic]) -> dict[str, State]:

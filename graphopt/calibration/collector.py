@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -10,13 +11,16 @@ from typing import Any
 
 from onnx import ModelProto
 
+from graphopt.calibration import budget as memory
 from graphopt.calibration import checkpoint as disk
-from graphopt.calibration.budget import chunks, default_budget, described, share
 from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.implied import derive, find_implied
-from graphopt.calibration.instrument import fetched_bytes, in_graph_order
+from graphopt.calibration.instrument import in_graph_order
 from graphopt.calibration.observer import KINDS, Job, Kind, Observer, merge_all
-from graphopt.calibration.ranges_file import model_hash
+from graphopt.calibration.ranges_file import DataHash, model_hash, sample_digest
+from graphopt.calibration.rows import Grouping
+from graphopt.calibration.samples import Feed
+from graphopt.calibration.shapes import infer
 from graphopt.calibration.statistics import Statistic
 from graphopt.calibration.workers import WorkerPool
 
@@ -33,8 +37,10 @@ def collect(
     threads: int | None = None,
     providers: Sequence[str] | None = None,
     memory_budget: int | None = None,
+    batch_size: int | None = None,
     workers: int = 1,
     checkpoint: Path | None = None,
+    data: DataHash | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
     base_dir: Path | None = None,
@@ -51,11 +57,15 @@ def collect(
         providers: onnxruntime's execution providers in order of preference; None means the CPU.
         memory_budget: bytes that fetched tensors may take; None means a quarter of the memory that is available.
             Tensors that don't fit at once are observed in several passes over the samples.
+        batch_size: samples of one row to run in a model call, where the model gives the same bits for them as for each
+            alone, which is tried; None chooses. The result doesn't depend on it.
         workers: processes that share the samples; the result doesn't depend on it.
         checkpoint: a file to write what has been collected to, every few seconds. When it exists and belongs to the
             same model, tensors and samples, the calibration goes on from it. It is removed at the end.
+        data: takes in the samples, each once: what `data_hash` would find in another walk over them.
         progress: called after each sample; with several passes, the counts are those of all of them.
-        note: called with what the user should know: passes over the samples, a resumed checkpoint.
+        note: called with what the user should know: passes over the samples, a resumed checkpoint, and why samples
+            aren't run in batches.
         base_dir: the folder that external data of the model is relative to.
 
     Returns:
@@ -64,7 +74,7 @@ def collect(
     Raises:
         CalibrationError: a tensor can't be observed, a sample can't be run, or a tensor holds NaN or infinity.
         UnsupportedError: onnxruntime can't load the model.
-        ConfigError: there is no such provider, or the budget or the number of workers is below 1.
+        ConfigError: there is no such provider, or the budget, the batch size or the number of workers is below 1.
         EmitError: the checkpoint can't be written.
     """
     if not tensors:
@@ -77,11 +87,11 @@ def collect(
         tuple(observed),
         kind,
         dataset.name,
-        share(threads, workers),
-        None if providers is None else tuple(providers),
-        base_dir,
+        threads=memory.share(threads, workers),
+        providers=None if providers is None else tuple(providers),
+        base_dir=base_dir,
     )
-    run = _Run(job, dataset, workers, checkpoint, progress, note or (lambda _: None))
+    run = _Run(job, dataset, workers, batch_size, checkpoint, data, progress, note or (lambda _: None))
     found = run.collect(memory_budget)
     found |= {tensor: derive(known, found[known.source]) for tensor, known in implied.items()}
     if checkpoint is not None:
@@ -94,54 +104,81 @@ class _Run:
     job: Job
     dataset: Dataset
     workers: int
+    wanted_batch: int | None
     checkpoint: Path | None
+    data: DataHash | None
     progress: Progress | None
     note: Callable[[str], None]
 
     def collect(self, memory_budget: int | None) -> dict[str, Statistic]:
         """All passes over the samples, the first ones taken from a checkpoint where there is one."""
-        key = self._key()
-        position = None if self.checkpoint is None else disk.load(self.checkpoint, key)
-        if position is not None and position.digest != self._hash_of_first(position.done):
-            self.note(f"{self.checkpoint} is of other samples: started again")
-            position = None
+        budget = memory.default_budget() if memory_budget is None else memory_budget
+        position = self._resumed()
+        feeds = iter(self.dataset)
+        first = next(feeds)
+        shapes = {name: value.shape for name, value in first.items()}
+        job = replace(self.job, inputs=shapes, inferred=infer(self.job.model, shapes))
+        sizes = job.inferred.sizes(job.tensors)
+        large = sum(sizes.values()) > min(memory.REDUCED_BYTES, budget // memory.LANES)
+        job = replace(job, reduced=large and job.kind != "histogram")
         if position is None:
-            position = disk.Position(key, self._chunks(memory_budget), 0, 0, disk.SampleHash().hex(), {})
-        else:
-            self.note(f"{self.checkpoint}: went on after {position.done} samples")
+            passes = [list(job.tensors)] if job.reduced else memory.chunks(sizes, budget)
+            position = disk.Position(self._key(), passes, 0, 0, disk.OrderHash().hex(), {})
+            if len(passes) > 1:
+                self.note(memory.described(passes, budget))
         found: dict[str, Statistic] = {
-            tensor: KINDS[self.job.kind].from_state(state) for tensor, state in position.states.items()
+            tensor: KINDS[job.kind].from_state(state) for tensor, state in position.states.items()
         }
+        samples: Iterable[Feed] = itertools.chain([first], feeds)
+        largest = max(sum(sizes[tensor] for tensor in chunk) for chunk in position.chunks)
+        size = memory.batch_size(largest, budget // self.workers, self.dataset.count, self.wanted_batch)
         for current in range(position.current, len(position.chunks)):
-            skipped = position.done if current == position.current else 0
-            self._one_pass(position, current, skipped, found)
+            part = replace(job, tensors=tuple(position.chunks[current]))
+            self._one_pass(part, size if job.batchable else 1, samples, position, current, found)
+            samples = self.dataset
         return found
 
-    def _one_pass(self, start: disk.Position, current: int, skipped: int, found: dict[str, Statistic]) -> None:
-        """Observe the tensors of one chunk on the samples after the first `skipped`, which `found` already holds."""
-        job = replace(self.job, tensors=tuple(start.chunks[current]))
+    def _one_pass(
+        self,
+        job: Job,
+        size: int,
+        samples: Iterable[Feed],
+        start: disk.Position,
+        current: int,
+        found: dict[str, Statistic],
+    ) -> None:
+        """Observe the tensors of one chunk on the samples after those which `found` already holds."""
+        skipped = start.done if current == start.current else 0
         observer = Observer(job) if self.workers == 1 else WorkerPool(job, self.workers)
-        digest = disk.SampleHash()
+        grouping = Grouping(size, skipped)
+        order = disk.OrderHash()
         saved = monotonic()
         try:
-            for index, feed in enumerate(self.dataset):
-                if self.checkpoint is not None:
-                    digest.add(feed)
+            for index, feed in enumerate(samples):
+                if self.checkpoint is not None or self.data is not None:
+                    digest = sample_digest(feed)
+                    order.add(digest)
+                    if self.data is not None and current == start.current:
+                        self.data.add_digest(digest)
                 if index >= skipped:
-                    observer.observe(index, feed)
+                    for batch in grouping.add(feed):
+                        observer.observe(batch)
                 self._report(index + 1, current, len(start.chunks))
-                if self.checkpoint is not None and index >= skipped and monotonic() - saved >= disk.SECONDS:
+                due = self.checkpoint is not None and index >= skipped and monotonic() - saved >= disk.SECONDS
+                if self.checkpoint is not None and due and not grouping.waiting:
                     observer.flush()
                     so_far = {**found, **_together(job, found, observer.statistics)}
                     states = disk.states_of(so_far)
-                    disk.save(
-                        self.checkpoint,
-                        disk.Position(start.key, start.chunks, current, index + 1, digest.hex(), states),
-                    )
+                    position = disk.Position(start.key, start.chunks, current, index + 1, order.hex(), states)
+                    disk.save(self.checkpoint, position)
                     saved = monotonic()
+            for batch in grouping.rest():
+                observer.observe(batch)
             observer.flush()
         finally:
             observer.close()
+        if size > 1 and observer.declined and current == start.current:
+            self.note(f"samples are run one by one: {observer.declined}")
         found.update(_together(job, found, observer.statistics))
 
     def _report(self, done: int, current: int, passes: int) -> None:
@@ -150,23 +187,23 @@ class _Run:
             total = None if count is None else count * passes
             self.progress(done + (count or 0) * current, total)
 
-    def _chunks(self, memory_budget: int | None) -> list[list[str]]:
-        if self.job.kind != "histogram":
-            return [list(self.job.tensors)]  # scalars: nothing to hold
-        budget = default_budget() if memory_budget is None else memory_budget
-        sizes = fetched_bytes(self.job.model, self.job.tensors, next(iter(self.dataset)))
-        passes = chunks(sizes, budget)
-        if len(passes) > 1:
-            self.note(described(passes, budget))
-        return passes
+    def _resumed(self) -> disk.Position | None:
+        """Where the checkpoint says that the calibration stood, if it is of this model and these samples."""
+        if self.checkpoint is None:
+            return None
+        position = disk.load(self.checkpoint, self._key())
+        if position is not None and position.digest != self._hash_of_first(position.done):
+            self.note(f"{self.checkpoint} is of other samples: started again")
+            return None
+        if position is not None:
+            self.note(f"{self.checkpoint}: went on after {position.done} samples")
+        return position
 
     def _hash_of_first(self, count: int) -> str:
-        digest = disk.SampleHash()
-        for index, feed in enumerate(self.dataset):
-            if index == count:
-                break
-            digest.add(feed)
-        return digest.hex()
+        order = disk.OrderHash()
+        for feed in itertools.islice(self.dataset, count):
+            order.add(sample_digest(feed))
+        return order.hex()
 
     def _key(self) -> str:
         if self.checkpoint is None:

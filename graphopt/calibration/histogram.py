@@ -80,7 +80,7 @@ class Histogram:
         if self.exponent is None:
             self.zeros += array.size
             return
-        counted = count_bins(array, self.exponent)
+        counted = count_bins(array, self.exponent, negative=low < 0)
         self.positive += counted.positive
         self.negative += counted.negative
         self.zeros += counted.zeros

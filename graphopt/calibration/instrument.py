@@ -1,25 +1,21 @@
-"""A copy of a model that reduces observed tensors to three scalars each, inside the graph.
+"""Copies of a model whose outputs say what the observed tensors hold, in one of two ways.
 
-    y = Conv(x, w)   →   y = Conv(x, w),  ReduceMin(y), ReduceMax(y), ReduceSum(y)
+    fetch:       y = Conv(x, w)   →   y = Conv(x, w), and y is an output
+    instrument:  y = Conv(x, w)   →   y = Conv(x, w),  ReduceMin(y), ReduceMax(y), ReduceSum(y), which are outputs
 
-Only the scalars are outputs, so memory does not depend on the sizes of the tensors, nor on how many are observed.
-The sum is there for NaN: onnxruntime's ReduceMin and ReduceMax return a number for some tensors that hold one
-(measured with 1.31), a sum never does.
+With `instrument` memory does not depend on the sizes of the tensors, nor on how many are observed. Its sum is there for
+NaN: onnxruntime's ReduceMin and ReduceMax return a number for some tensors that hold one (measured with 1.31), a sum
+never does.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
-from graphopt.calibration.session import open_session
 from graphopt.errors import CalibrationError
 
 # The type that a tensor is reduced in. The casts are exact (64-bit integers up to 2^53): not every type has a
@@ -61,17 +57,20 @@ class Instrumented:
     observed: tuple[Observed, ...]
 
 
-def instrument(model: ModelProto, tensors: Sequence[str], *, base_dir: Path | None = None) -> Instrumented:
-    """Observe `tensors`, which may be graph inputs or what top-level nodes produce.
+def instrument(model: ModelProto, types: Mapping[str, str]) -> Instrumented:
+    """Reduce tensors inside the graph.
+
+    Args:
+        model: the model; it isn't changed.
+        types: the tensors in graph order (see `in_graph_order`), each with its type as onnxruntime writes it.
 
     Raises:
-        CalibrationError: a tensor is unknown, a constant, made inside a subgraph, or not numeric.
+        CalibrationError: a tensor is not numeric.
     """
-    ordered = in_graph_order(model, tensors)
-    types = _types(model, ordered, base_dir)
     copy, prefix = _without_outputs(model)
     observed = tuple(
-        _observe(copy.graph, tensor, types[tensor], f"{prefix}{number}") for number, tensor in enumerate(ordered)
+        _observe(copy.graph, tensor, type_name, f"{prefix}{number}")
+        for number, (tensor, type_name) in enumerate(types.items())
     )
     return Instrumented(copy, observed)
 
@@ -84,21 +83,15 @@ class Fetching:
     fetched: tuple[tuple[str, str], ...]
 
 
-def fetch(model: ModelProto, tensors: Sequence[str], *, base_dir: Path | None = None) -> Fetching:
-    """Make `tensors` outputs, with the values they have in the model.
-
-    Raises:
-        CalibrationError: as `instrument`.
-    """
-    ordered = in_graph_order(model, tensors)
-    types = _types(model, ordered, base_dir)
+def fetch(model: ModelProto, types: Mapping[str, str]) -> Fetching:
+    """Make tensors outputs, with the values they have in the model. Arguments and errors as of `instrument`."""
     copy, prefix = _without_outputs(model)
     inputs = {value.name for value in model.graph.input}
     fetched: list[tuple[str, str]] = []
-    for number, tensor in enumerate(ordered):
-        _require_numeric(tensor, types[tensor])
+    for number, (tensor, type_name) in enumerate(types.items()):
+        _require_numeric(tensor, type_name)
         output = tensor
-        if types[tensor] in _NOT_IN_NUMPY:
+        if type_name in _NOT_IN_NUMPY:
             output = f"{prefix}{number}_cast"
             copy.graph.node.append(helper.make_node("Cast", [tensor], [output], name=output, to=TensorProto.FLOAT))
         elif tensor in inputs:  # an input can't be an output as well
@@ -120,27 +113,6 @@ def in_graph_order(model: ModelProto, tensors: Sequence[str]) -> list[str]:
         if tensor not in positions:
             raise CalibrationError(_why_not(tensor, model.graph, positions))
     return sorted(dict.fromkeys(tensors), key=positions.__getitem__)
-
-
-def fetched_bytes(model: ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:
-    """Bytes of each tensor for this sample by shape inference; where that can't tell, as much as the largest known."""
-    skeleton = _skeleton(model)
-    for value in skeleton.graph.input:
-        if value.name in feed:
-            shaped = helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, feed[value.name].shape)
-            value.CopyFrom(shaped)
-    try:
-        graph = shape_inference.infer_shapes(skeleton, data_prop=True).graph
-    except shape_inference.InferenceError:
-        graph = skeleton.graph
-    sizes: dict[str, int] = {}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        tensor = value.type.tensor_type
-        dims = [dim.dim_value for dim in tensor.shape.dim]
-        if tensor.elem_type and tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            sizes[value.name] = math.prod(dims) * helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
-    largest = max((sizes[tensor] for tensor in tensors if tensor in sizes), default=1)
-    return {tensor: sizes.get(tensor, largest) for tensor in tensors}
 
 
 def _without_outputs(model: ModelProto) -> tuple[ModelProto, str]:
@@ -206,63 +178,6 @@ def _subgraph_results(graph: GraphProto) -> Iterator[tuple[str, str]]:
                 owner = f"{node.op_type} node '{node.name}'"
                 yield from ((owner, name) for child in inner.node for name in child.output)
                 yield from _subgraph_results(inner)
-
-
-def _types(model: ModelProto, tensors: Sequence[str], base_dir: Path | None) -> dict[str, str]:
-    """Each tensor's type, as onnxruntime writes it.
-
-    onnx's inference finds it without looking at the weights. What it can't tell (behind operators that it doesn't
-    know) is asked of onnxruntime, which needs the whole model.
-    """
-    types = _named_types(model.graph)
-    if any(tensor not in types for tensor in tensors):
-        types |= _inferred_types(model)
-    unknown = [tensor for tensor in tensors if tensor not in types]
-    if unknown:
-        probe = ModelProto()
-        probe.CopyFrom(model)
-        del probe.graph.output[:]
-        probe.graph.output.extend(ValueInfoProto(name=tensor) for tensor in unknown)
-        session = open_session(probe, optimize=False, base_dir=base_dir)
-        types |= {output.name: output.type for output in session.get_outputs()}
-    return types
-
-
-def _inferred_types(model: ModelProto) -> dict[str, str]:
-    try:
-        return _named_types(shape_inference.infer_shapes(_skeleton(model)).graph)
-    except shape_inference.InferenceError:
-        return {}  # onnxruntime is asked, and says what is wrong if anything is
-
-
-def _skeleton(model: ModelProto) -> ModelProto:
-    """The nodes alone: each large initializer becomes an input of its type; small ones may say shapes."""
-    skeleton = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    graph = model.graph
-    inputs = {value.name for value in graph.input}
-    skeleton.graph.name = graph.name
-    skeleton.graph.node.extend(graph.node)
-    skeleton.graph.input.extend(graph.input)
-    skeleton.graph.input.extend(
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-        for tensor in graph.initializer
-        if tensor.name not in inputs
-    )
-    skeleton.graph.initializer.extend(tensor for tensor in graph.initializer if _says_shapes(tensor))
-    skeleton.graph.output.extend(graph.output)
-    return skeleton
-
-
-def _says_shapes(tensor: TensorProto) -> bool:
-    return tensor.data_location != TensorProto.EXTERNAL and math.prod(tensor.dims) <= 16
-
-
-def _named_types(graph: GraphProto) -> dict[str, str]:
-    return {
-        value.name: f"tensor({TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()})"
-        for value in (*graph.input, *graph.output, *graph.value_info)
-        if value.type.tensor_type.elem_type
-    }
 
 
 def _unused_prefix(graph: GraphProto) -> str:

@@ -162,15 +162,24 @@ class DataHash:
 
     def add(self, sample: Mapping[str, NDArray[Any]]) -> None:
         """Take in one more sample."""
-        digest = hashlib.sha256()
-        for name, value in sorted(sample.items()):
-            digest.update(f"{name}:{value.dtype.str}{value.shape};".encode())
-            digest.update(value.tobytes())
-        self.total = (self.total + int.from_bytes(digest.digest())) % 2**256
+        self.add_digest(sample_digest(sample))
+
+    def add_digest(self, digest: bytes) -> None:
+        """Take in one more sample by its `sample_digest`."""
+        self.total = (self.total + int.from_bytes(digest)) % 2**256
 
     def hex(self) -> str:
         """The hash of what has been taken in."""
         return f"{self.total:064x}"
+
+
+def sample_digest(sample: Mapping[str, NDArray[Any]]) -> bytes:
+    """SHA-256 over a sample's names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(sample.items()):
+        digest.update(f"{name}:{value.dtype.str}{value.shape};".encode())
+        digest.update(value.tobytes())
+    return digest.digest()
 
 
 def _clear_docs(graph: GraphProto) -> None:

@@ -124,8 +124,11 @@ def _rows_per_sample(rank: int, spec: InputSpec, where: str) -> int:
     if rank and (spec.shape is None or rank == len(spec.shape)):
         first = spec.shape[0] if spec.shape else None
         return first if isinstance(first, int) else 1
-    wanted = "rank 1 or more" if spec.shape is None else f"rank {len(spec.shape) + 1} (samples on axis 0)"
-    raise CalibrationError(f"{where}: input '{spec.name}' has rank {rank}; expected {wanted}, the model takes {spec}")
+    wanted = "rank 1 or more"
+    if spec.shape is not None:
+        own = len(spec.shape)
+        wanted = f"rank {own} or, with samples stacked on axis 0, {own + 1}" if own else "rank 1, samples on axis 0"
+    raise CalibrationError(f"{where}: input '{spec.name}' has rank {rank}; expected {wanted}: the model takes {spec}")
 
 
 def check_feed(feed: Mapping[str, Any], specs: Sequence[InputSpec], where: str) -> Feed:

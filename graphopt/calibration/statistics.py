@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from graphopt.calibration.binning import as_float
 from graphopt.errors import CalibrationError
 
 State = Mapping[str, NDArray[Any]]
@@ -176,6 +177,7 @@ def finite_extremes(array: NDArray[Any]) -> tuple[float, float]:
     Raises:
         NotFiniteError: a value is NaN or infinite.
     """
+    array = as_float(array)  # numpy compares float16 in software: 10 times slower than the conversion
     low, high = float(np.min(array)), float(np.max(array))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NotFiniteError(f"values range over [{low}, {high}]; expected finite values")

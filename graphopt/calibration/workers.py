@@ -1,8 +1,8 @@
 """Observers in processes of their own, each with a share of the samples; merged, they give the same bits as one.
 
 A worker is a Python that runs `main`, talked to in pickles over its standard input and output: unlike
-multiprocessing's spawn it doesn't import the user's main module again, so a script needs no guard. Samples are dealt
-out in turn; each worker is at most two samples behind.
+multiprocessing's spawn it doesn't import the user's main module again, so a script needs no guard. Batches are dealt
+out in turn; each worker is at most two batches behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from graphopt.calibration.observer import KINDS, Job, Observer, merge_all
-from graphopt.calibration.samples import Feed
+from graphopt.calibration.rows import Batch
 from graphopt.calibration.session import MAX_INLINE_BYTES, inline_bytes
 from graphopt.calibration.statistics import Statistic
 from graphopt.errors import CalibrationError, GraphoptError, UnsupportedError
@@ -39,12 +39,12 @@ class _Worker:
         self._waiting = 0
         self._send(job)
 
-    def observe(self, index: int, feed: Feed) -> None:
+    def observe(self, batch: Batch) -> None:
         if self._waiting == _BEHIND:
             self._answer()
-        self._send((index, feed))
+        self._send(batch)
 
-    def statistics(self) -> Mapping[str, Any]:
+    def result(self) -> tuple[Mapping[str, Any], str]:
         while self._waiting:
             self._answer()
         self._send(None)
@@ -86,7 +86,7 @@ class _Worker:
 
 @dataclass
 class WorkerPool:
-    """Several observers; used as one. `flush` merges what they have seen into `statistics`."""
+    """Several observers; used as one. `flush` merges what they have seen into `statistics` and `declined`."""
 
     job: Job
     workers: int
@@ -95,24 +95,27 @@ class WorkerPool:
         if inline_bytes(self.job.model) > MAX_INLINE_BYTES:
             raise UnsupportedError("the model's weights are too large to be sent to workers: use one worker")
         self.statistics: dict[str, Statistic] = {}
+        self.declined = ""
         self._turn = 0
         self._workers: list[_Worker] = []
         for _ in range(self.workers):
             self._workers.append(_Worker(self.job))
 
-    def observe(self, index: int, feed: Feed) -> None:
-        """Hand sample `index` to the worker whose turn it is.
+    def observe(self, batch: Batch) -> None:
+        """Hand a batch to the worker whose turn it is.
 
         Raises:
             CalibrationError: one of the samples handed out can't be run or observed.
         """
-        self._workers[self._turn].observe(index, feed)
+        self._workers[self._turn].observe(batch)
         self._turn = (self._turn + 1) % self.workers
 
     def flush(self) -> None:
         """Wait for every sample, and merge."""
         merged: dict[str, Statistic] = {tensor: KINDS[self.job.kind]() for tensor in self.job.tensors}
-        merge_all(merged, [worker.statistics() for worker in self._workers])
+        results = [worker.result() for worker in self._workers]
+        merge_all(merged, [statistics for statistics, _ in results])
+        self.declined = next((declined for _, declined in results if declined), "")
         self.statistics = merged
 
     def close(self) -> None:
@@ -139,10 +142,9 @@ def main() -> None:
                 observer = Observer(cast(Job, request))
             elif request is None:
                 observer.flush()
-                answer = observer.statistics
+                answer = observer.statistics, observer.declined
             else:
-                index, feed = cast("tuple[int, Feed]", request)
-                observer.observe(index, feed)
+                observer.observe(cast(Batch, request))
         except GraphoptError as error:
             answer = error
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

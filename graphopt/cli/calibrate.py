@@ -36,6 +36,7 @@ def calibrate(
     keep_float: options.KeepFloat = None,
     threads: options.Threads = None,
     workers: options.Workers = 1,
+    batch_size: options.BatchSize = None,
     provider: options.Provider = None,
     memory_budget: options.MemoryBudget = None,
     checkpoint: options.Checkpoint = None,
@@ -59,7 +60,7 @@ def calibrate(
             percentile=percentile,
             preprocess=preprocess,
             threads=threads,
-            resources=options.resources(workers, provider, memory_budget, checkpoint),
+            resources=options.resources(workers, batch_size, provider, memory_budget, checkpoint),
             histograms=plot is not None,
             progress=progress,
         )

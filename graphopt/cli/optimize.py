@@ -75,6 +75,7 @@ def optimize(
     ] = None,
     threads: options.Threads = None,
     workers: options.Workers = 1,
+    batch_size: options.BatchSize = None,
     provider: options.Provider = None,
     memory_budget: options.MemoryBudget = None,
     checkpoint: options.Checkpoint = None,
@@ -115,7 +116,7 @@ def optimize(
                 device=device,
                 output=output,
                 threads=threads,
-                resources=options.resources(workers, provider, memory_budget, checkpoint),
+                resources=options.resources(workers, batch_size, provider, memory_budget, checkpoint),
                 instruments=watching,
                 progress=progress,
             )

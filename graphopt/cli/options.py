@@ -80,6 +80,15 @@ _RESOURCES = "Calibration's resources"
 Workers: TypeAlias = Annotated[
     int, typer.Option(min=1, metavar="N", rich_help_panel=_RESOURCES, help="Processes that share the samples.")
 ]
+BatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=_RESOURCES,
+        help="Samples in a model call, where the model gives the same bits for them. [default: up to 8]",
+    ),
+]
 Provider: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", rich_help_panel=_RESOURCES, help="Execution provider of onnxruntime. Repeatable."),
@@ -108,7 +117,11 @@ def split(values: list[str] | None) -> tuple[str, ...]:
 
 
 def resources(
-    workers: int, provider: list[str] | None, memory_budget: str | None, checkpoint: Path | None
+    workers: int,
+    batch_size: int | None,
+    provider: list[str] | None,
+    memory_budget: str | None,
+    checkpoint: Path | None,
 ) -> Resources:
     """The resources that the options name.
 
@@ -116,7 +129,7 @@ def resources(
         ConfigError: the budget is no size.
     """
     budget = None if memory_budget is None else _bytes(memory_budget)
-    return Resources(workers, split(provider), budget, checkpoint)
+    return Resources(workers, batch_size, split(provider), budget, checkpoint)
 
 
 def _bytes(text: str) -> int:

@@ -13,7 +13,7 @@ from graphopt.quant import Range
 from graphopt.targets.spec import Target
 
 if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
-    from graphopt.calibration import Dataset, Statistic
+    from graphopt.calibration import DataHash, Dataset, Statistic
 
 Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
@@ -25,12 +25,14 @@ class Resources:
 
     Attributes:
         workers: processes that share the samples.
+        batch_size: samples in a model call, where the model gives the same bits for them; None chooses.
         providers: onnxruntime's execution providers in order of preference; empty means the CPU.
         memory_budget: bytes that observed tensors may take at a time; None means a quarter of what is available.
         checkpoint: a file that an interrupted calibration goes on from.
     """
 
     workers: int = 1
+    batch_size: int | None = None
     providers: tuple[str, ...] = ()
     memory_budget: int | None = None
     checkpoint: Path | None = None
@@ -41,7 +43,7 @@ class Context:
     """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none.
 
     `histograms` asks for histograms of the observed tensors whatever the method needs; `statistics` is what `calibrate`
-    observed, for whoever wants to save or draw it.
+    observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -52,6 +54,7 @@ class Context:
     resources: Resources = Resources()
     histograms: bool = False
     statistics: dict[str, Statistic] = field(default_factory=dict[str, "Statistic"])
+    data: DataHash | None = None
 
 
 @dataclass(frozen=True)

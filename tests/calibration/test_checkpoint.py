@@ -17,8 +17,8 @@ class StopHere(BaseException):
     """Ends a calibration from outside, as Ctrl-C does."""
 
 
-def interrupted(file, stop, stacked=SAMPLES, **options):
-    """A calibration that ends while sample `stop` is asked for, having written after each sample."""
+def interrupted(file, stop, stacked=SAMPLES, batch_size=1, **options):
+    """A calibration that ends while sample `stop` is asked for, having written after each batch."""
 
     def feeds():
         for index, feed in enumerate(load_dataset(stacked, input_specs(NET))):
@@ -27,7 +27,7 @@ def interrupted(file, stop, stacked=SAMPLES, **options):
             yield feed
 
     with pytest.raises(StopHere):
-        collect(NET, NAMES, Dataset(feeds, name="d"), checkpoint=file, **options)
+        collect(NET, NAMES, Dataset(feeds, name="d"), checkpoint=file, batch_size=batch_size, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +36,10 @@ def _after_every_sample(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_calibration_goes_on_with_the_same_bits(tmp_path, kind, workers):
+@pytest.mark.parametrize(("workers", "batch_size", "stop"), [(1, 1, 4), (2, 1, 4), (1, 2, 5), (2, 4, 5)])
+def test_an_interrupted_calibration_goes_on_with_the_same_bits(tmp_path, kind, workers, batch_size, stop):
     file = tmp_path / "c.npz"
-    interrupted(file, 4, kind=kind, workers=workers)
+    interrupted(file, stop, kind=kind, workers=workers, batch_size=batch_size)
     assert file.exists()
     said = []
     got = observe(NET, NAMES, SAMPLES, kind=kind, checkpoint=file, note=said.append)
@@ -58,7 +58,7 @@ def test_in_chunks_the_pass_that_was_interrupted_goes_on(tmp_path):
         nonlocal served
         for feed in load_dataset(SAMPLES, input_specs(NET)):
             served += 1
-            if served == 11:  # the first look at shapes, a pass of six, and into the second one
+            if served == 10:  # a pass of six, and into the second one
                 raise StopHere
             yield feed
 
@@ -97,7 +97,7 @@ def feeds():
             print("here", flush=True)
             time.sleep(60)
         yield feed
-collect(model, sys.argv[1].split(), Dataset(feeds, name="d"), kind="histogram", checkpoint=Path("c"))
+collect(model, sys.argv[1].split(), Dataset(feeds, name="d"), kind="histogram", checkpoint=Path("c"), batch_size=2)
 """
 
 

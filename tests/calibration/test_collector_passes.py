@@ -7,7 +7,7 @@ from graphopt.calibration import collect, input_specs, load_dataset, session
 from graphopt.calibration.budget import chunks, default_budget, share
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.implied import find_implied
-from graphopt.calibration.instrument import fetched_bytes
+from graphopt.calibration.shapes import infer
 from graphopt.calibration.statistics import EmaMinMax, MinMax
 from graphopt.errors import CalibrationError, ConfigError
 from tests.calibration.test_collector import NET, RNG, SAMPLES, observe, parse, results
@@ -144,11 +144,10 @@ def test_chunks_keep_the_order_and_the_budget():
 
 
 def test_sizes_are_those_of_the_sample():
-    feed = feeds(NET, SAMPLES)[0]
     expected = {name: values[0].nbytes for name, values in fetched(NET, NAMES, SAMPLES).items()}
-    assert fetched_bytes(NET, NAMES, feed) == expected
+    assert infer(NET, {"x": (1, 3, 9, 9)}).sizes(NAMES) == expected
     dynamic = parse("g (float[N,C] x) => (float[N,C] y) { h = Neg(x) y = Abs(h) }")
-    assert fetched_bytes(dynamic, ["h"], {"x": np.zeros((3, 7), np.float32)}) == {"h": 84}
+    assert infer(dynamic, {"x": (3, 7)}).sizes(["h"]) == {"h": 84}
 
 
 def test_threads_are_shared_and_providers_chosen():

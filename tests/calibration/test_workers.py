@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from graphopt.calibration.observer import Job
+from graphopt.calibration.rows import Batch
 from graphopt.calibration.workers import WorkerPool
 from graphopt.errors import CalibrationError, UnsupportedError
 from tests.calibration.test_collector import NET, SAMPLES, observe, parse
@@ -36,6 +37,6 @@ def test_a_worker_that_dies_is_reported():
         pool._workers[0]._process.kill()
         pool._workers[0]._process.wait()
         with pytest.raises(CalibrationError, match="worker ended with status -9"):
-            pool.observe(0, {"x": SAMPLES["x"][:1]})
+            pool.observe(Batch(0, ({"x": SAMPLES["x"][:1]},)))
     finally:
         pool.close()
