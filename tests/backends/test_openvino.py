@@ -12,6 +12,8 @@ from graphopt.backends.planned import planned_nodes
 from graphopt.backends.precision import Planned
 from graphopt.errors import CalibrationError, UnsupportedError
 from graphopt.targets import find_target
+from tests.support.quantization import model as float_model
+from tests.support.quantization import quantize_model
 
 RNG = np.random.default_rng(11)
 
@@ -126,14 +128,14 @@ def test_a_convolution_is_found_with_its_bias_and_without_a_name(bias, named):
 
 
 def test_a_residual_add_runs_in_the_convolution_that_it_was_fused_into():
-    body = """f = Conv<pads=[1,1,1,1]>(d, w) fr = Relu(f) fq = QuantizeLinear(fr, s, z) k = DequantizeLinear(fq, s, z)
-              c = Conv<pads=[1,1,1,1]>(k, w) cq = QuantizeLinear(c, s, z) cd = DequantizeLinear(cq, s, z)
-              a = Add(cd, k) r = Relu(a) rq = QuantizeLinear(r, s, z) y = DequantizeLinear(rq, s, z)"""
-    assert what_became(image(body)) == [
-        ("Conv", "Convolution 'n3_Conv'", "uint8", ""),
-        ("Conv", "Convolution 'n7_Conv'", "uint8", ""),
-        ("Add", "Convolution 'n7_Conv'", "uint8", ""),
-    ]
+    body = """f = Conv<pads=[1,1,1,1]>(x, w) s = Relu(f) c = Conv<pads=[1,1,1,1]>(s, v) r = Relu(c)
+              e = Conv<pads=[1,1,1,1]>(r, u) a = Add(e, s) t = Relu(a) y = Conv<pads=[1,1,1,1]>(t, w)"""
+    shape = (8, 8, 3, 3)
+    source = float_model(body, "float[1,8,12,12] x", "float[A,B,C,D] y", w=shape, v=shape, u=shape)
+    layers = [(operator, layer) for operator, layer, _, _ in what_became(quantize_model(source, "openvino").after)]
+    convolutions = [layer for operator, layer in layers if operator == "Conv"]
+    assert [operator for operator, _ in layers] == ["Conv", "Conv", "Conv", "Add", "Conv"]
+    assert layers[3] == ("Add", convolutions[2])
 
 
 def test_a_weight_with_a_zero_point_makes_the_layer_float():
