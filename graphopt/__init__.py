@@ -18,7 +18,18 @@ from graphopt._version import __version__
 
 if TYPE_CHECKING:
     from graphopt.analysis.legality import Finding
-    from graphopt.api import Calibration, Result, VerificationError, calibrate, compare, lint, optimize, verify
+    from graphopt.api import (
+        Calibration,
+        Repair,
+        Result,
+        VerificationError,
+        calibrate,
+        compare,
+        lint,
+        optimize,
+        repair,
+        verify,
+    )
     from graphopt.backends.agreement import Agreement
     from graphopt.errors import (
         CalibrationError,
@@ -39,12 +50,14 @@ _MODULES = {
     "graphopt.analysis.legality": ("Finding",),
     "graphopt.api": (
         "Calibration",
+        "Repair",
         "Result",
         "VerificationError",
         "calibrate",
         "compare",
         "lint",
         "optimize",
+        "repair",
         "verify",
     ),
     "graphopt.backends.agreement": ("Agreement",),
@@ -82,6 +95,7 @@ __all__ = [
     "Pass",
     "PassError",
     "PassManager",
+    "Repair",
     "Report",
     "Result",
     "Target",
@@ -96,6 +110,7 @@ __all__ = [
     "lint",
     "load",
     "optimize",
+    "repair",
     "save",
     "verify",
 ]

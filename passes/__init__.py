@@ -30,6 +30,8 @@ CATALOGUE: dict[str, str] = {
     "calibrate": "graphopt.passes.calibrate:Calibrate",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
+    "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",
+    "recover-plan": "graphopt.passes.recover_plan:RecoverPlan",
 }
 
 GROUP = "graphopt.passes"

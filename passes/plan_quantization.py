@@ -60,7 +60,7 @@ class PlanQuantization(Pass):
             return any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)
 
         placement = place(graph, ctx.target, kept)
-        _fill(graph, ctx.target, placement)
+        fill_plan(graph, ctx.target, placement)
         for node in graph.nodes:
             if node in placement.declined:
                 graph.plan.float_nodes[node.name] = placement.declined[node]
@@ -77,7 +77,8 @@ class PlanQuantization(Pass):
         )
 
 
-def _fill(graph: Graph, target: Target, placement: Placement) -> None:
+def fill_plan(graph: Graph, target: Target, placement: Placement) -> None:
+    """Annotate `graph.plan` with a placement; what it held before is forgotten."""
     plan = graph.plan
     plan.clear()
     plan.target = target.name

@@ -41,6 +41,15 @@ INT8 = (
     "insert-qdq",
 )
 
+# What `lint --fix` does: the plan that another tool's Q/DQ stands for, materialised for the target.
+REPAIR = (
+    "lower-integer-operators",
+    "recover-plan",
+    "quantize-weights{rounding=nearest}",
+    "insert-qdq",
+    "remove-dead",
+)
+
 PRESETS: dict[str, tuple[str, ...]] = {"float": FLOAT, "int8": INT8}
 
 

@@ -11,10 +11,12 @@ from graphopt.api.comparing import compare
 from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, check_output, optimize
 from graphopt.api.ranges import Calibration
+from graphopt.api.repairing import Repair, repair
 from graphopt.api.verifying import VerificationError, verify
 
 __all__ = [
     "Calibration",
+    "Repair",
     "Result",
     "VerificationError",
     "calibrate",
@@ -22,5 +24,6 @@ __all__ = [
     "compare",
     "lint",
     "optimize",
+    "repair",
     "verify",
 ]

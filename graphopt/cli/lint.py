@@ -13,7 +13,7 @@ from graphopt.cli import options
 from graphopt.cli.screen import Screen
 from graphopt.errors import ConfigError
 from graphopt.ir.files import check_output_path, replacing
-from graphopt.report.findings import lint_dict, lint_page, rules_dict, rules_page
+from graphopt.report.findings import lint_dict, lint_page, repair_dict, repair_page, rules_dict, rules_page
 from graphopt.report.sarif import to_sarif
 from graphopt.targets import TARGETS, find_target
 
@@ -26,6 +26,12 @@ def lint(
     ] = None,
     target: options.TargetName = None,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules instead.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair what needs no calibration, and write the result to --output.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="Where --fix writes the repaired model.")
+    ] = None,
     sarif: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the findings as SARIF 2.1.0, for CI.")
     ] = None,
@@ -41,13 +47,25 @@ def lint(
     if model is None or target is None:
         missing = "a model" if model is None else f"a target: give one of {', '.join(TARGETS)} with --target"
         raise ConfigError(f"lint needs {missing}")
+    if fix != (output is not None):
+        raise ConfigError("--fix and --output go together: --fix -o OUT.onnx")
     aim = find_target(target)
+    if output is not None:
+        options.check_model_suffix(output)
     if sarif is not None:
         check_output_path(sarif, (model,))
-    with screen.working():
-        findings = api.lint(model, aim)
+    if output is None:
+        with screen.working():
+            findings = api.lint(model, aim)
+        checked, page, content = model, lint_page(findings, f"{model} for {aim.title}"), {}
+    else:
+        with screen.working():
+            repair = api.repair(model, aim, output=output)
+        findings, checked = repair.after, output
+        page = repair_page(repair.before, repair.after, repair.remarks, str(model), str(output), aim)
+        content = repair_dict(repair.before, repair.remarks, str(model))
     if sarif is not None:
         with replacing(sarif) as file:
-            file.write(json.dumps(to_sarif(findings, str(model), aim), indent=2, ensure_ascii=False).encode())
-    screen.show(lint_page(findings, f"{model} for {aim.title}"), lint_dict(findings, str(model), aim.name))
+            file.write(json.dumps(to_sarif(findings, str(checked), aim), indent=2, ensure_ascii=False).encode())
+    screen.show(page, {**lint_dict(findings, str(checked), aim.name), **content})
     return EXIT_FINDINGS if any(f.severity == "error" for f in findings) else 0

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphopt.analysis.legality import RULES, Finding
+from graphopt.passes.recover_plan import RecoverPlan
+from graphopt.pipeline import Remark
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.summary import plain
 from graphopt.report.units import counted
@@ -49,6 +51,44 @@ def lint_dict(findings: Sequence[Finding], model: str, target: str) -> dict[str,
         "errors": counts["error"],
         "warnings": counts["warning"],
         "findings": [plain(f) for f in findings],
+    }
+
+
+def repair_page(
+    before: Sequence[Finding],
+    after: Sequence[Finding],
+    remarks: Sequence[Remark],
+    source: str,
+    output: str,
+    target: Target,
+) -> Document:
+    """What was found, what was changed at what cost, and what is left."""
+    page: list[Line | Table] = [Line(f"{source} for {target.title}: {tally(before)}", "title")]
+    counts = Counter((f.rule, f.severity) for f in before)
+    left = Counter(f.rule for f in after)
+    rows = tuple((rule, severity, str(n), str(left[rule])) for (rule, severity), n in counts.items())
+    if rows:
+        page.append(Table(("rule", "", ">found", ">left"), rows))
+    for title, lines in (
+        (
+            "Coarser, because the target takes no such integers",
+            [r.message for r in remarks if r.kind == "note" and r.pass_name == RecoverPlan.name],
+        ),
+        ("Not done", [str(r) for r in remarks if r.kind == "declined"]),
+    ):
+        if lines:
+            page += [Line(), Line(title, "title"), *(Line(f"  {text}") for text in lines)]
+    if after:
+        page += [Line(), *lint_page(after, f"{output} for {target.title}")]
+    return [*page, Line(), Line(f"saved {output}", "good")]
+
+
+def repair_dict(before: Sequence[Finding], remarks: Sequence[Remark], source: str) -> dict[str, Any]:
+    """What a repair adds to the findings that are left, for JSON."""
+    return {
+        "source": source,
+        "before": [plain(f) for f in before],
+        "remarks": [plain(r) for r in remarks],
     }
 
 

@@ -59,7 +59,12 @@ _FLOAT_WEIGHT = "the layer runs in float"
 ONNXRUNTIME: Mapping[str, Breach] = {
     **_COMMON,
     "scale-rank": _error("onnxruntime refuses some models with a scale of shape [1]"),
-    "activation-type": _warning("int8 × int8 kernels are up to 7 times slower than float; uint8 × int8 are fast"),
+    "activation-type": _warning(
+        "onnxruntime converts it to uint8; its int8 × int8 kernels are 7 times slower than float"
+    ),
+    "activation-type-shared": _error(
+        "onnxruntime converts int8 to uint8, but not what several nodes read: layers between the two run in float"
+    ),
     "activation-clamp": _error("the activation isn't fused, and its layer runs in float"),
     "weight-zero-point": _warning("kernels that subtract it are slower"),
     "weight-type": _warning("uint8 weights have no fast kernel on most CPUs"),
@@ -70,6 +75,7 @@ ONNXRUNTIME: Mapping[str, Breach] = {
     "bias-scale": _error("the kernel adds the int32 values as they are: the result is wrong"),
     "bias-zero-point": _error("the kernel adds the int32 values as they are: the result is wrong"),
     "same-scale": _error("values are only moved as integers with one scale: the operator runs in float"),
+    "rescaling": _warning("QLinearConcat takes 7 times as long per byte; a LeakyRelu loses 3 dB"),
     "float-output": _error("the integer kernel also writes integers: without Q on its result it runs in float"),
     "inside-kernel": _warning("the activation isn't fused: values go through memory once more"),
 }
@@ -85,7 +91,8 @@ OPENVINO: Mapping[str, Breach] = {
         "with a symbolic batch an integer convolution without a bias gave all readers of its result zeros or garbage"
     ),
     "same-scale": _warning("values are scaled once more to join them"),
-    "inside-kernel": _error("it isn't fused, and the next layers run in f32"),
+    "contrib-operator": _error("OpenVINO can't read onnxruntime's own operators"),
+    "inside-kernel": _warning("it isn't fused: an operator of its own in f32, and a conversion, behind every layer"),
     "pair-behind-move": _warning("behind a Transpose of the graph input the second pair made the layer run in f32"),
 }
 
@@ -93,6 +100,7 @@ TENSORRT: Mapping[str, Breach] = {
     **_COMMON,
     "scale-rank": _error("TensorRT-RTX builds every convolution in float, without a word"),
     "integer-operator": _error("the parser refuses it"),
+    "contrib-operator": _error("the parser refuses it"),
     "activation-type": _error("TensorRT has no uint8 kernels; zero point 0 it reads as int8, which halves the range"),
     "activation-zero-point": _error("TensorRT takes zero point 0 only: the parser refuses any other"),
     "weight-type": _error("TensorRT takes int8 weights only"),
@@ -111,6 +119,7 @@ _SPEC = "LiteRT 8-bit quantization specification"
 TFLITE: Mapping[str, Breach] = {
     **_COMMON,
     "integer-operator": _error("it has no counterpart in a .tflite file"),
+    "contrib-operator": _error("it has no counterpart in a .tflite file"),
     "activation-type": _error(f"tensors are int8 ({_SPEC})"),
     "weight-type": _error(f"weights are int8 ({_SPEC})"),
     "weight-zero-point": _error(f"weights have zero point 0 ({_SPEC})"),

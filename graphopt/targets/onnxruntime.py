@@ -35,7 +35,7 @@ ONNXRUNTIME = Target(
         "AveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAveragePool"),
         "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearGlobalAveragePool"),
         # Not fused into QLinearConv, so Q stands on both sides; one scale for both maps the positive half exactly.
-        "LeakyRelu": OpRule(Role.SAME_SCALE, output_quantized=True, source="QLinearLeakyRelu"),
+        "LeakyRelu": OpRule(Role.SAME_SCALE, output_quantized=True, rescales=True, source="QLinearLeakyRelu"),
         # QLinearConcat takes any scales, 7× slower per byte than with one. A Relu only disappears when the zero point
         # is the minimum, a Clip when its bounds are the type's: beside other values their Conv ran in float.
         "Concat": OpRule(Role.SAME_SCALE, output_quantized=True, rescales=True, source="QLinearConcat"),

@@ -37,8 +37,8 @@ class OpRule:
         role: see `Role`.
         output_quantized: the integer kernel exists only with a Q on the output (after fused activations). Without
             it, an operator of `Role.SAME_SCALE` has Q/DQ before it alone: the engine carries the scale through.
-        rescales: for an operator of `Role.SAME_SCALE` that joins tensors: its kernel also takes operands with scales of
-            their own. The result of a fused activation keeps its own then, unless all operands are alike.
+        rescales: for an operator of `Role.SAME_SCALE`: its kernel also takes other scales on each side. The result of a
+            fused activation that is joined keeps its own then, unless all operands are alike.
         operands: which inputs get Q/DQ, for elementwise operators.
         signed_input: scheme of an activation that can be negative, where the kernel can't take the target's own.
         fixed_output: (scale, zero point) of the output, for `Role.FIXED_OUTPUT`.

@@ -69,6 +69,7 @@ _RULES = (
     Rule("opset", "Q/DQ that the model's opset doesn't have", "export with a newer opset", False),
     Rule("block-scale", "a scale per block", "quantize with one scale per tensor or channel", False),
     Rule("integer-operator", "integer operators instead of Q/DQ around float ones", "use the Q/DQ form", True),
+    Rule("contrib-operator", "integer operators of onnxruntime's own (com.microsoft)", "use the Q/DQ form", True),
     Rule("loose-integers", "DequantizeLinear of integers that another operator computes",
          "put Q/DQ around that operator", True),
     Rule("float-input", "QuantizeLinear of a tensor that isn't float", "quantize the float tensor before it", False),
@@ -77,6 +78,8 @@ _RULES = (
     Rule("double-pair", "a Q/DQ pair directly behind another one", "keep one of them", True),
     # Which integers activations are.
     Rule("activation-type", "8-bit activations of the other signedness", "quantize to the target's type", True),
+    Rule("activation-type-shared", "8-bit activations of the other signedness that several nodes read",
+         "quantize to the target's type", True),
     Rule("activation-bits", "activations that don't have 8 bits", "quantize to 8 bits", True),
     Rule("activation-zero-point", "a zero point where the kernel wants symmetric integers",
          "quantize symmetrically", True),
@@ -86,6 +89,8 @@ _RULES = (
     Rule("mixed-ranges", "one scale for joined tensors of very different range (boxes and scores)",
          "leave the Concat in float, or quantize its inputs only", False),
     Rule("same-scale", "different scales around an operator that only moves values", "give all of them one", True),
+    Rule("rescaling", "different scales around an operator that can convert between them, at a cost",
+         "give all of them one", True),
     Rule("fixed-output", "an output that hasn't the scale and zero point that the kernel prescribes",
          "use the prescribed ones", True),
     # Which integers weights and biases are.

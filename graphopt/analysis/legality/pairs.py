@@ -24,8 +24,10 @@ def check_nodes(scene: Scene) -> Iterator[Found]:
         for node in scope.nodes:
             if node.is_op("QuantizeLinear", "DequantizeLinear") and node.input(0) is not None:
                 yield from _node(scope, node)
-            elif node.is_op(*_INTEGER_OPERATORS) or (not node.is_standard and _is_quantized_contrib(node)):
-                yield Found("integer-operator", node, f"{node.op} computes with integers itself", affects=(node,))
+            elif node.is_op(*_INTEGER_OPERATORS):
+                yield Found("integer-operator", node, f"{node.op} computes with integers itself")
+            elif _is_quantized_contrib(node):
+                yield Found("contrib-operator", node, f"{node.domain}.{node.op} is onnxruntime's own")
 
 
 def _node(graph: Graph, node: Node) -> Iterator[Found]:

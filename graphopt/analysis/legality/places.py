@@ -128,7 +128,7 @@ def _same_scale(scene: Scene, node: Node, rule: OpRule) -> Iterator[Found]:
     for tensor, grid in around[1:]:
         if not grid.same_as(around[0][1]):
             text = f"'{around[0][0].name}' is {around[0][1]}; '{tensor.name}' is {grid}"
-            yield Found("same-scale", node, text, tensor.name)
+            yield Found("rescaling" if rule.rescales else "same-scale", node, text, tensor.name)
             return
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, SIXTEEN_BITS, Grid
+from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, Grid
 from graphopt.analysis.legality.scene import Found, Scene
-from graphopt.ir import Constant, Node, fixed_value
+from graphopt.ir import Constant, Node, Tensor, fixed_value
 from graphopt.ir.linear import Linear, bias_add, bias_operand
 from graphopt.ir.operands import static_shape
 
@@ -20,37 +21,50 @@ def check_activations(scene: Scene) -> Iterator[Found]:
     """Type, zero point and granularity of every activation that is read in integers, each pair once."""
     weights = {(linear.node, linear.weight_index) for linear in scene.placement.linears}
     biases = {slot for linear in scene.placement.linears if (slot := bias_slot(scene, linear)) is not None}
-    seen: dict[Node, list[Node]] = {}
-    grids: dict[Node, tuple[Grid, str]] = {}
+    pairs: dict[Node, _Pair] = {}
     for node in scene.inner.nodes:
         for index, tensor in node.present_inputs():
-            grid = scene.data_grid(node, index)
-            if grid is None or (node, index) in weights | biases or grid.dtype == INT32:
+            grids = scene.skeleton.read(node, index)
+            if not grids or (node, index) in weights | biases or grids[-1].dtype == INT32:
                 continue
             if isinstance(tensor, Constant) and index > 0 and node not in scene.placement.quantized:
                 continue  # the weight of a layer that can't run in integers anyway
-            seen.setdefault(grid.node, []).append(node)
-            grids.setdefault(grid.node, (grid, tensor.name))
-    for pair, readers in seen.items():
-        grid, name = grids[pair]
-        yield from _activation(scene, readers, grid, name)
+            # Several DequantizeLinear may read one QuantizeLinear.
+            pairs.setdefault(grids[0].node, _Pair(grids[-1], tensor, [])).readers.append(node)
+    for position, grids in scene.skeleton.outputs.items():
+        pairs.setdefault(grids[0].node, _Pair(grids[-1], scene.inner.outputs[position], [])).readers.append(None)
+    for pair in pairs.values():
+        yield from _activation(scene, pair)
 
 
-def _activation(scene: Scene, readers: list[Node], grid: Grid, name: str) -> Iterator[Found]:
-    reader = readers[0]
-    tensor = next(t for _, t in reader.present_inputs() if t.name == name)
-    wanted = scene.scheme_of(tensor)
-    producers = tuple(tensor.inputs)
+@dataclass(frozen=True)
+class _Pair:
+    """An activation's grid and the nodes of the float model that read it so; None stands for the model's output."""
+
+    grid: Grid
+    tensor: Tensor
+    readers: list[Node | None]
+
+
+def _activation(scene: Scene, pair: _Pair) -> Iterator[Found]:
+    grid, name, wanted = pair.grid, pair.tensor.name, scene.scheme_of(pair.tensor)
+    nodes = [n for n in pair.readers if n is not None]
+    by = (
+        f"read by {nodes[0]}" + (f" and {len(pair.readers) - 1} more" if len(pair.readers) > 1 else "") if nodes else ""
+    )
+    by = by or "an output of the model"
 
     def found(rule: str, text: str) -> Found:
-        return Found(rule, grid.node, text, name, (*readers, *producers))
+        return Found(rule, grid.node, text, name, (*nodes, *pair.tensor.inputs))
 
-    if grid.dtype in SIXTEEN_BITS or grid.dtype not in EIGHT_BITS:
-        yield found("activation-bits", f"'{name}' is {grid.dtype}, read by {reader}; expected {wanted.dtype}")
+    if grid.dtype not in EIGHT_BITS:
+        yield found("activation-bits", f"'{name}' is {grid.dtype}, {by}; expected {wanted.dtype}")
     elif str(grid.dtype) != wanted.dtype and "activation-type" in scene.target.breaches:
-        yield found("activation-type", f"'{name}' is {grid}, read by {reader}; expected {wanted.dtype}")
+        shared = len(pair.readers) > 1 and "activation-type-shared" in scene.target.breaches
+        rule = "activation-type-shared" if shared else "activation-type"
+        yield found(rule, f"'{name}' is {grid}, {by}; expected {wanted.dtype}")
     elif wanted.symmetric and grid.zero_point is not None and grid.zero_point.any():
-        yield found("activation-zero-point", f"'{name}' is {grid}, read by {reader}; expected zero point 0")
+        yield found("activation-zero-point", f"'{name}' is {grid}, {by}; expected zero point 0")
     if grid.axis is not None and grid.scale is not None:
         yield found("activation-per-channel", f"'{name}' has {grid.scale.size} scales along axis {grid.axis}")
 
