@@ -25,8 +25,8 @@ from graphopt.ir.read import read_source
 
 PACKAGE = "tensorrt-rtx"
 VERSION = "1.7.1.116"
-CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
-"""GPUs that can be built for ahead of time. For SM75 there is no float matrix product: a float Gemm is an error."""
+CAPABILITIES = ("SM80", "SM86", "SM89", "SM120", "SM121")
+"""GPUs that can be built for ahead of time. SM75, too, can be, but its convolutions are in float whatever the model."""
 TIMEOUT_SECONDS = 600.0
 
 # What its messages add for its own developers, and that there is no GPU.
@@ -158,7 +158,8 @@ class _Workspace:
         timeout: float,
     ) -> None:
         if capability not in CAPABILITIES:
-            raise ConfigError(f"TensorRT-RTX can't build for '{capability}': {nearest(capability, CAPABILITIES)}")
+            known = nearest(capability, CAPABILITIES)
+            raise ConfigError(f"TensorRT-RTX has no 8-bit kernels for a capability '{capability}': {known}")
         check_installed()
         source = read_source(model, base_dir)
         proto = source.model

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto
 
 from graphopt.backends.tensorrt.names import NodeNames
+from graphopt.ir.ops import LINEAR
 from graphopt.targets import Role
 from graphopt.targets.tensorrt import TENSORRT
 
@@ -93,14 +94,42 @@ class Reader:
             dequantize = self.dequantize(name)
             if dequantize is None:
                 return f"its input '{name}' doesn't come out of DequantizeLinear"
-            scale = self.stored.get(dequantize.input[1])
-            if scale is None:
-                return f"the scale of its input '{name}' isn't a constant"
-            if dequantize.input[0] not in self.stored and scale.dims:
-                return (
-                    f"the scale of its input '{name}' has shape {list(scale.dims)}: TensorRT takes only a scalar, of "
-                    "rank 0, for an activation"
-                )
+            why = self._scale_reason(node, name, dequantize)
+            if why is not None:
+                return why
         if node.op_type == "AveragePool" and not any(a.name == _POOL and a.i for a in node.attribute):
             return f"{_POOL} is 0: TensorRT-RTX has most average pools in 8 bits only with {_POOL}=1"
         return "the engine chose a float kernel for it, for no reason that graphopt knows"
+
+    def _scale_reason(self, node: NodeProto, name: str, dequantize: NodeProto) -> str | None:
+        """What is wrong with the scale of an input."""
+        scale = self.stored.get(dequantize.input[1])
+        if scale is None:
+            return f"the scale of its input '{name}' isn't a constant"
+        stored = self.stored.get(dequantize.input[0])
+        if stored is None and scale.dims:
+            return (
+                f"the scale of its input '{name}' has shape {list(scale.dims)}: TensorRT takes only a scalar, of rank "
+                "0, for an activation"
+            )
+        if stored is None or not scale.dims or node.op_type not in LINEAR:
+            return None
+        rank = len(stored.dims)
+        axis, wanted = _axis(dequantize) % rank, _output_axis(node, rank)
+        if axis == wanted:
+            return None
+        return (
+            f"the scales of its weight '{name}' run along axis {axis}: TensorRT wants one per output channel, along "
+            f"axis {wanted}"
+        )
+
+
+def _axis(dequantize: NodeProto) -> int:
+    return next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
+
+
+def _output_axis(node: NodeProto, rank: int) -> int:
+    """The axis of the second operand along which a result has its columns, or channels."""
+    if node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute):
+        return 0
+    return 1 if node.op_type == "ConvTranspose" else rank - 1

@@ -20,6 +20,7 @@ IN_FLOAT = {
     "float_input": "its input 'x' doesn't come out of DequantizeLinear",
     "behind_bare_relu": "its input 'bare' doesn't come out of DequantizeLinear",
     "transposed": "no deconvolution in 8 bits",
+    "by_row": r"scales of its weight 'wr' run along axis 0: .* along axis 1",
 }
 
 BODY = f"""
@@ -47,6 +48,8 @@ BODY = f"""
     product = Gemm(d5, wg)
     {qdq("words", "d6")} {weight("wm", axis=1)}
     tokens = MatMul(d6, wm)
+    {weight("wr", axis=0)}
+    by_row = MatMul(d6, wr)
 """
 
 
@@ -56,10 +59,12 @@ def controls() -> onnx.ModelProto:
     full = {k: v for i in (1, 5, 6, 7, 8, 9) for k, v in integers(f"w{i}", 16, 16, 3, 3).items()}
     return network(
         BODY, "float[1,16,8,8] x, float[1,7,32] words",
-        ", ".join(f"float[A,B,C,D] {o}" for o in images) + ", float[E,F] product, float[G,H,I] tokens",
+        ", ".join(f"float[A,B,C,D] {o}" for o in images)
+        + ", float[E,F] product, float[G,H,I] tokens, float[J,K,L] by_row",
         **SCALARS, **full, **integers("w2", 16, 16, 3, 3, axis=None), **integers("w3", 16, 4, 3, 3),
         **integers("w4", 16, 1, 3, 3), **integers("wt", 16, 16, 2, 2, axis=1), **integers("wg", 1024, 10, axis=1),
-        **integers("wm", 32, 24, axis=1), rank1=np.array([0.07], np.float32), zero1=np.zeros(1, np.int8),
+        **integers("wm", 32, 24, axis=1), **integers("wr", 32, 24),
+        rank1=np.array([0.07], np.float32), zero1=np.zeros(1, np.int8),
         v=np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32),
     )  # fmt: skip
 

@@ -57,8 +57,8 @@ def test_a_missing_package_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can't build for 'SM87'"):
-        precision(MODEL, [], capability="SM87")
+    with pytest.raises(ConfigError, match="no 8-bit kernels for a capability 'SM75': did you mean"):
+        precision(MODEL, [], capability="SM75")
     with pytest.raises(ConfigError, match="no input 'z' to give a shape"):
         precision(MODEL, [], shapes={"z": (1, 4)})
     for wrong in ((1, 5), (1, 4, 1)):
