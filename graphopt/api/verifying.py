@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,7 @@ def verify(
     labels: ArrayLike | None = None,
     preprocess: str | Path | Preprocess | None = None,
     device: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     latency: bool = True,
     base_dir: str | Path | None = None,
     threads: int | None = None,
@@ -61,6 +62,7 @@ def verify(
         labels: one class index per row of the first output; default: the array `labels` in the samples' file.
         preprocess: as in `optimize`.
         device: what to build for, where the engine has a choice: "SM86" for TensorRT.
+        shapes: input → shape, for inputs with open sizes, where the engine builds for one; default: the first sample's.
         latency: time both models in the engine, in turns, for a few seconds.
         base_dir: as in `optimize`.
         threads: of the engine; None lets it choose.
@@ -78,10 +80,11 @@ def verify(
     graph = load(model, base_dir=base_dir, min_opset=1)
     source = str(model) if isinstance(model, (str, Path)) else "the model"
     runs = _named(model, graph, base_dir)
-    found = check_precision(graph, runs, aim, source, device=device)
-    if reference is None or data is None:
+    samples = None if data is None else with_labels(open_samples(data, graph, "the data", preprocess), labels)
+    sizes = first_shapes(samples) if shapes is None else shapes
+    found = check_precision(graph, runs, aim, source, device=device, shapes=sizes)
+    if reference is None or samples is None:
         return found
-    samples = with_labels(open_samples(data, graph, "the data", preprocess), labels)
     return against(
         found,
         runnable(reference, base_dir),
@@ -127,7 +130,9 @@ def prove(
     """
     compiled = to_proto(graph)
     # Read anew: the graph as other tools see it, with the types of what was inserted.
-    found = check_precision(load(compiled, min_opset=1), compiled, target, "the result", device=device)
+    again = load(compiled, min_opset=1)
+    shapes = first_shapes(samples)
+    found = check_precision(again, compiled, target, "the result", device=device, shapes=shapes)
     if found.precision.missed:
         names = ", ".join(f"'{n.planned.name}' ({n.planned.op_type})" for n in found.precision.missed[:3])
         more = len(found.precision.missed) - 3
@@ -142,11 +147,24 @@ def prove(
     return against(found, runnable(model, base_dir), compiled, chosen, target, threads=threads, stand_in=False)
 
 
-def check_precision(graph: Graph, runs: Model, target: Target, source: str, *, device: str | None) -> Verification:
+def first_shapes(samples: Dataset | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs in the first sample; none without samples."""
+    return {} if samples is None else {name: value.shape for name, value in next(iter(samples)).items()}
+
+
+def check_precision(
+    graph: Graph,
+    runs: Model,
+    target: Target,
+    source: str,
+    *,
+    device: str | None,
+    shapes: Mapping[str, Sequence[int]],
+) -> Verification:
     """What the engine makes of `runs`, the model that `graph` was read from; nodes have the same names in both."""
     engine = find_engine(target)
     planned = planned_nodes(graph, target)
-    precision = engine.precision(runs, planned, engine.device(device))
+    precision = engine.precision(runs, planned, engine.device(device), shapes)
     if precision.missed:
         findings = findings_by_node(graph, target)
         nodes = [_explained(n, findings.get(n.planned.name, ()), target) for n in precision.nodes]

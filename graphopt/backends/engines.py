@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.backends import onnxruntime, openvino
+from graphopt.backends import litert_engine, onnxruntime, openvino, tensorrt
 from graphopt.backends.precision import EnginePrecision, Planned
 from graphopt.errors import ConfigError, UnsupportedError, nearest
 from graphopt.targets import Target
@@ -23,6 +23,7 @@ from graphopt.targets import Target
 Model: TypeAlias = ModelProto | Path
 Feeds: TypeAlias = Iterable[Mapping[str, NDArray[Any]]]
 Runs: TypeAlias = Iterator[Sequence[NDArray[Any]]]
+Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Engine:
         library: the Python package that it is.
         extra: graphopt's extra that installs it; empty for what is always there.
         devices: what it can build for; the first is the default.
-        precision: (model, planned nodes, device) → what it makes of them.
+        precision: (model, planned nodes, device, shapes of inputs that are open) → what it makes of them.
         run: (model, feeds, threads) → all outputs in the model's order, for one feed after the other; None where the
             engine can't run on this machine.
     """
@@ -43,7 +44,7 @@ class Engine:
     library: str
     extra: str
     devices: tuple[str, ...]
-    precision: Callable[[Model, Sequence[Planned], str], EnginePrecision]
+    precision: Callable[[Model, Sequence[Planned], str, Shapes], EnginePrecision]
     run: Callable[[Model, Feeds, int | None], Runs] | None
 
     def require(self) -> None:
@@ -86,7 +87,7 @@ ONNXRUNTIME = Engine(
     "onnxruntime",
     "",
     ("CPU",),
-    lambda model, planned, _: onnxruntime.precision(model, planned),
+    lambda model, planned, _device, _shapes: onnxruntime.precision(model, planned),
     lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads),
 )
 # What the Q/DQ model itself says, before any engine's rewrites: what the others are compared with.
@@ -95,7 +96,7 @@ AS_WRITTEN = Engine(
     "onnxruntime",
     "",
     ("CPU",),
-    lambda model, planned, _: onnxruntime.precision(model, planned),
+    lambda model, planned, _device, _shapes: onnxruntime.precision(model, planned),
     lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads, optimize=False),
 )
 OPENVINO = Engine(
@@ -103,8 +104,31 @@ OPENVINO = Engine(
     "openvino",
     "openvino",
     ("CPU",),
-    lambda model, planned, _: openvino.precision(model, planned),
+    lambda model, planned, _device, _shapes: openvino.precision(model, planned),
     lambda model, feeds, threads: openvino.run(model, feeds, threads=threads),
 )
 
-ENGINES: dict[str, Engine] = {"onnxruntime": ONNXRUNTIME, "openvino": OPENVINO}
+TENSORRT = Engine(
+    "TensorRT-RTX",
+    "tensorrt_rtx",
+    "tensorrt",
+    # Ampere on the desktop first: the oldest and most common one with the kernels that matter.
+    ("SM86", *(c for c in tensorrt.CAPABILITIES if c != "SM86")),
+    lambda model, planned, device, shapes: tensorrt.precision(model, planned, capability=device, shapes=shapes or None),
+    None,
+)
+LITERT = Engine(
+    "LiteRT",
+    "ai_edge_litert",
+    "tflite",
+    ("CPU",),
+    lambda model, planned, _device, shapes: litert_engine.precision(model, planned, shapes=shapes),
+    lambda model, feeds, threads: litert_engine.run(model, feeds, threads=threads),
+)
+
+ENGINES: dict[str, Engine] = {
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
+    "tensorrt": TENSORRT,
+    "litert": LITERT,
+}
