@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
-from benchmarks import _common, float_preset, scaling, zoo_int8
+from benchmarks import _common, calibration, calibration_methods, float_preset, scaling, zoo_int8
 
 needs_zoo = pytest.mark.skipif("GRAPHOPT_ZOO" not in os.environ, reason="needs the models that GRAPHOPT_ZOO points at")
 SMALL = "mnist_winml_cntk"
@@ -86,3 +88,46 @@ def test_float_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert int(nodes[2]) <= int(nodes[1])
     assert cells[3:5] == ["0", "0"]
     assert float(cells[5]) <= 1e-4
+
+
+@needs_zoo
+def test_calibration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ["--light", "--models", SMALL, "--samples", "4", "--rounds", "1"]
+    calibration.main([*options, "--measures", "minmax", "histogram", "calibrate", "Percentile"])
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["model", "plain", "ms", "minmax", "histogram", "calibrate", "Percentile"]
+    name, plain, *cells = line.split()
+    assert name == SMALL
+    assert float(plain) > 0
+    assert cells[2::3] == ["MiB"] * 4  # none fails
+    assert all(float(ratio) > 0 for ratio in cells[::3])
+    calibration.prepare(tmp_path, SMALL, False, 2)
+    # Histograms take 128 KiB a tensor on top of what is fetched for either.
+    tensors = len(json.loads((tmp_path / "tensors.json").read_text()))
+    extremes, histograms = (calibration.promised(tmp_path, kind, 2) for kind in ("minmax", "histogram"))
+    assert histograms - extremes == pytest.approx(tensors / 8)
+
+
+@needs_zoo
+def test_calibration_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    calibration.memory(SMALL, 2, 4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.match(rf"{SMALL}, (\w+): -?[\d.]+ MiB above plain with 2 samples", line)[1] for line in lines] == [
+        "minmax",
+        "histogram",
+    ]
+
+
+@needs_zoo
+def test_calibration_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    calibration_methods.main(
+        ["--models", SMALL, "--targets", "onnxruntime", "--methods", "minmax", "mse", "--samples", "40"]
+    )
+    head, line, _, _, *judged = capsys.readouterr().out.splitlines()
+    assert head.split() == ["model", "engine", "fp32", "%", "minmax", "mse", "peer"]
+    cells = re.findall(r"([\d.]+) / ([\d.]+)", line)
+    assert line.split()[:2] == [SMALL, "onnxruntime"]
+    assert all(90 <= float(top1) <= 100 and float(db) > 20 for top1, db in cells[:2])
+    for k, row in enumerate(judged):
+        method, db, *_ = row.split()
+        assert (method, db) == (("minmax", "mse")[k], cells[k][1])
