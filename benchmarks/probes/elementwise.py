@@ -99,6 +99,14 @@ for _name in ("global average pool", "average pool", "reduce mean over the pictu
     add(f"{_name}, Q before only", OPERATORS[_name][0], before_only(OPERATORS[_name][1]))
 
 
+_name = "average pool, pads counted"
+add(
+    "average pool of signed values, pads counted, Q on both sides",
+    "AveragePool",
+    both_sides(OPERATORS[_name][1], relu=False),
+)
+
+
 def binary(op: str, where: str, relu: bool = False) -> Build:
     """Two convolutions meet in an operator. `where`: which of its operands have Q/DQ: both, first, none."""
 

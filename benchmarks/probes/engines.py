@@ -14,9 +14,10 @@ from onnx import ModelProto, TensorProto
 
 from benchmarks.probes.catalogue import Probe
 from benchmarks.probes.net import Net
-from graphopt.backends import onnxruntime, open_session, openvino
+from graphopt.backends import litert, onnxruntime, open_session, openvino, tensorrt
+from graphopt.backends.litert_writer import write_tflite
 from graphopt.backends.precision import EnginePrecision, NodePrecision
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UnsupportedError
 from graphopt.targets import find_target
 
 # Rounding half away from zero or to even, and sums in another order, move a result by a step; behind a second
@@ -88,8 +89,30 @@ def _openvino(net: Net) -> tuple[EnginePrecision, Sequence[NDArray[Any]]]:
     return openvino.precision(model, net.subjects), next(openvino.run(model, [net.feed()]))
 
 
+def _litert(net: Net) -> tuple[EnginePrecision, Sequence[NDArray[Any]]]:
+    model = net.model()
+    # ONNX's axis order at the edges, so that feeds and results compare as they are.
+    tflite = write_tflite(model, keep_layout=True).content
+    outputs = next(litert.run(tflite, [net.feed()]))
+    return litert.precision(tflite, net.subjects, model), [outputs[name] for name in net.outputs]
+
+
+def _tensorrt(net: Net) -> tuple[EnginePrecision, None]:
+    """Built for a GPU that needn't be there, so nothing can be run."""
+    shapes = {name: values.shape for name, values in net.feed().items()}
+    found = tensorrt.precision(net.model(), net.subjects, shapes=shapes)
+    if found.nodes and all(node.precision == "unknown" for node in found.nodes) and found.notes:
+        raise UnsupportedError(found.notes[0])
+    return found, None
+
+
 # Engine, by the name of its target → how to ask it.
-ENGINES: dict[str, Inspect] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+ENGINES: dict[str, Inspect] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "tflite": _litert,
+    "tensorrt": _tensorrt,
+}
 
 
 def judge(probe: Probe, engine: str) -> Verdict:
@@ -98,7 +121,7 @@ def judge(probe: Probe, engine: str) -> Verdict:
     try:
         found, outputs = ENGINES[engine](net)
     except GraphoptError as error:
-        return Verdict("refused", message=str(error))
+        return Verdict("refused", message=" ".join(str(error).split()))
     steps = None if outputs is None else _steps(net, outputs, net.expected())
     wrong = False
     if outputs is not None and steps is not None and not steps <= TOLERANCE:

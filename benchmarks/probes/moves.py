@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.probes.catalogue import Build, add
+from benchmarks.probes.catalogue import S8, S8_SYMMETRIC, Build, add
 from benchmarks.probes.net import Net
 
 Operator = Callable[[Net, str], str]
@@ -55,6 +55,7 @@ def there_and_back(op: Callable[[Net, str], str], back: Callable[[Net, str], str
 OPERATORS: dict[str, tuple[str, Operator]] = {
     "max pool": ("MaxPool", plain("MaxPool", kernel_shape=[2, 2], strides=[2, 2])),
     "max pool, pads": ("MaxPool", plain("MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])),
+    "average pool of one scale": ("AveragePool", plain("AveragePool", kernel_shape=[2, 2], strides=[2, 2])),
     "global max pool": ("GlobalMaxPool", plain("GlobalMaxPool")),
     "resize nearest": ("Resize", resize("nearest", "asymmetric")),
     "resize nearest, half pixel": ("Resize", resize("nearest", "half_pixel")),
@@ -82,7 +83,12 @@ OPERATORS: dict[str, tuple[str, Operator]] = {
     "depth to space": ("DepthToSpace", plain("DepthToSpace", blocksize=2)),
     "depth to space, CRD": ("DepthToSpace", plain("DepthToSpace", blocksize=2, mode="CRD")),
     "space to depth": ("SpaceToDepth", plain("SpaceToDepth", blocksize=2)),
-    "expand": ("Expand", lambda net, x: with_integers("Expand", [1, 8, 10, 10])(net, net.add("GlobalMaxPool", x))),
+    "expand": (
+        "Expand",
+        lambda net, x: with_integers("Expand", [1, 8, 10, 10])(
+            net, net.qdq(net.add("ReduceMax", x, net.constant([2], "int64")), net.scale_of(x))
+        ),
+    ),
     "tile": ("Tile", with_integers("Tile", [1, 1, 2, 2])),
 }
 
@@ -136,3 +142,16 @@ for _scales in ("equal", "unequal"):
     add(f"concat, {_scales} scales, Q on both sides", "Concat", concat(_scales))
     add(f"concat, {_scales} scales, Q before only", "Concat", concat(_scales, quantized_result=False))
 add("concat, Q on one operand", "Concat", concat("one"))
+for _name, _scheme in (("s8", S8), ("s8 zero point 0", S8_SYMMETRIC)):
+    add(f"concat of {_name}, Q on both sides", "Concat", concat("equal"), activation=_scheme)
+    add(f"concat of {_name}, Q before only", "Concat", concat("equal", quantized_result=False), activation=_scheme)
+
+
+def _inputs_joined(net: Net) -> None:
+    first, second = net.input(1, 8, 10, 10), net.input(1, 8, 10, 10)
+    scale = net.scale_of(first, second)
+    joined = net.add("Concat", net.qdq(first, scale), net.qdq(second, scale), subject=True, axis=1)
+    net.closing(joined, subject=True)
+
+
+add("concat of s8 inputs, static batch", "Concat", _inputs_joined, activation=S8_SYMMETRIC, batch=1)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.ir.elements import Node, fixed_value
+from graphopt.ir.elements import Node, Tensor, fixed_value
 from graphopt.ir.graph import Graph
+from graphopt.ir.ops import RESHAPES, is_never_negative
 
 Predicate = Callable[[Graph, Node], bool]
 
@@ -37,6 +38,42 @@ def _one_group(_graph: Graph, node: Node) -> bool:
     return node.attr("group", 1) == 1
 
 
+_MOVES = frozenset({"DepthToSpace", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split", "Transpose"}) | RESHAPES
+
+
+def _unjoined(_graph: Graph, node: Node) -> bool:
+    # Values that can be negative are signed integers then, and so is all that they are moved to or joined with.
+    if is_never_negative(node.inputs[0]):
+        return True
+    pending: list[Tensor] = [node.inputs[0]]
+    seen: set[Tensor] = set()
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for other in (*tensor.inputs, *tensor.outputs):
+            if other.is_op("Concat"):
+                return False
+            if other.is_op(*_MOVES):
+                pending += [other.inputs[0], *other.present_outputs()]
+    return True
+
+
+def _floors(_graph: Graph, node: Node) -> bool:
+    return node.attr("ceil_mode", 0) == 0
+
+
+def _counts_pads(_graph: Graph, node: Node) -> bool:
+    return node.attr("count_include_pad", 0) == 1
+
+
+def _no_zeros_counted(_graph: Graph, node: Node) -> bool:
+    counted = node.attr("count_include_pad", 0) == 1
+    padded = any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return not (counted and padded) or is_never_negative(node.inputs[0])
+
+
 def _column_bias(_graph: Graph, node: Node) -> bool:
     bias = node.input(2)
     if bias is None:
@@ -56,6 +93,10 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "sole-output": (_sole_output, "its second output is used"),
     "nearest": (_nearest, "its mode isn't 'nearest'"),
     "interpolates": (_interpolates, "cubic interpolation goes beyond its input's range"),
+    "unjoined": (_unjoined, "its input can be negative, and a Concat of signed integers would be misread"),
+    "floors": (_floors, "its ceil_mode is 1"),
+    "counts-pads": (_counts_pads, "its count_include_pad isn't 1"),
+    "no-zeros-counted": (_no_zeros_counted, "it counts padding, which stands for 0, among values that can be negative"),
     "one-group": (_one_group, "it has groups"),
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),

@@ -10,7 +10,16 @@ from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _MOVES = "DropQDQNodesRules in onnxruntime's qdq_selector_action_transformer.cc"
-_SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=_MOVES)
+
+
+def _compute(kernel: str, probe: str) -> OpRule:
+    return OpRule(Role.COMPUTE, output_quantized=True, source=f"{kernel}, int8 in probe '{probe}'")
+
+
+def _same_scale(probe: str, *conditions: str) -> OpRule:
+    source = f"{_MOVES}, int8 in probe '{probe}, Q on both sides'"
+    return OpRule(Role.SAME_SCALE, output_quantized=True, conditions=conditions, source=source)
+
 
 ONNXRUNTIME = Target(
     name="onnxruntime",
@@ -24,33 +33,63 @@ ONNXRUNTIME = Target(
     # but 0: with -1 and 1 the convolution ran in float.
     fused_conditions={"Clip": ("from-zero",)},
     rules={
-        "Conv": OpRule(Role.LINEAR, output_quantized=True, source="QLinearConv"),
+        "Conv": OpRule(
+            Role.LINEAR,
+            output_quantized=True,
+            source="QLinearConv, int8 in probe 'conv', float in probe 'conv, result not quantized'",
+        ),
         # QGemm takes an int32 bias of one value per column; with any other the product runs in float.
-        "Gemm": OpRule(Role.LINEAR, conditions=("column-bias",), source="QGemm"),
-        "MatMul": OpRule(Role.LINEAR, source="MatMulIntegerToFloat, QLinearMatMul"),
-        "Add": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAdd"),
+        "Gemm": OpRule(
+            Role.LINEAR,
+            conditions=("column-bias",),
+            source="QGemm, int8 in probe 'gemm, result not quantized', float in probe 'gemm, alpha'",
+        ),
+        "MatMul": OpRule(
+            Role.LINEAR,
+            source=(
+                "MatMulIntegerToFloat, int8 in probe 'matmul, tokens, int32 bias', float in probe "
+                "'matmul, constant on the left'"
+            ),
+        ),
+        "Add": _compute("QLinearAdd", "add of two convolutions, Q on both"),
         # Around convolutions, as in SiLU: with float Sigmoid and Mul small EfficientNet and YOLO nets took 1.2–1.3×.
-        "Mul": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearMul"),
-        "Sigmoid": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearSigmoid"),
-        "AveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearAveragePool"),
-        "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source="QLinearGlobalAveragePool"),
+        "Mul": _compute("QLinearMul", "mul of two convolutions, Q on both"),
+        "Sigmoid": _compute("QLinearSigmoid", "conv → Q → sigmoid → Q"),
+        "AveragePool": _compute("QLinearAveragePool", "average pool, Q on both sides"),
+        "GlobalAveragePool": _compute("QLinearGlobalAveragePool", "global average pool, Q on both sides"),
         # Not fused into QLinearConv, so Q stands on both sides; one scale for both maps the positive half exactly.
-        "LeakyRelu": OpRule(Role.SAME_SCALE, output_quantized=True, rescales=True, source="QLinearLeakyRelu"),
+        "LeakyRelu": OpRule(
+            Role.SAME_SCALE,
+            output_quantized=True,
+            rescales=True,
+            source=(
+                "QLinearLeakyRelu, int8 in probe 'conv → Q → leaky relu → Q of the same scale', mixed in probe "
+                "'conv → leaky relu, Q behind'"
+            ),
+        ),
         # QLinearConcat takes any scales, 7× slower per byte than with one. A Relu only disappears when the zero point
         # is the minimum, a Clip when its bounds are the type's: beside other values their Conv ran in float.
-        "Concat": OpRule(Role.SAME_SCALE, output_quantized=True, rescales=True, source="QLinearConcat"),
-        "DepthToSpace": _SAME_SCALE,
-        "Expand": _SAME_SCALE,
-        "Flatten": _SAME_SCALE,
-        "Gather": _SAME_SCALE,
-        "MaxPool": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("sole-output",), source=_MOVES),
-        "Reshape": _SAME_SCALE,
-        "Resize": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("nearest",), source=_MOVES),
-        "Slice": _SAME_SCALE,
-        "Split": _SAME_SCALE,
-        "Squeeze": _SAME_SCALE,
-        "Transpose": _SAME_SCALE,
-        "Unsqueeze": _SAME_SCALE,
+        "Concat": OpRule(
+            Role.SAME_SCALE,
+            output_quantized=True,
+            rescales=True,
+            source=(
+                "QLinearConcat, int8 in probe 'concat, equal scales, Q on both sides', int8 in probe "
+                "'concat, unequal scales, Q on both sides', float in probe 'concat, equal scales, Q before only'"
+            ),
+        ),
+        "DepthToSpace": _same_scale("depth to space"),
+        "Expand": _same_scale("expand"),
+        "Flatten": _same_scale("flatten"),
+        "Gather": _same_scale("gather channels"),
+        "MaxPool": _same_scale("max pool", "sole-output"),
+        "Reshape": _same_scale("reshape"),
+        "Resize": _same_scale("resize nearest", "nearest"),
+        "Slice": _same_scale("slice"),
+        "Split": _same_scale("split"),
+        "Squeeze": _same_scale("squeeze and unsqueeze"),
+        "Transpose": _same_scale("transpose"),
+        "Unsqueeze": _same_scale("squeeze and unsqueeze"),
     },
     float_reasons={
         "ConvTranspose": "onnxruntime has no integer ConvTranspose kernel on the CPU",

@@ -11,9 +11,8 @@ from graphopt.quant import Scheme
 from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
-_SAME_SCALE = OpRule(
-    Role.SAME_SCALE, source="precision-preserved operations of OpenVINO's low precision transformations"
-)
+_KEEPS_PRECISION = "precision-preserved operations of OpenVINO's low precision transformations"
+_SAME_SCALE = OpRule(Role.SAME_SCALE, source=_KEEPS_PRECISION)
 
 OPENVINO = Target(
     name="openvino",
@@ -30,22 +29,61 @@ OPENVINO = Target(
         {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu"}
     ),
     rules={
-        "Conv": OpRule(Role.LINEAR),
+        "Conv": OpRule(Role.LINEAR, source="int8 in probe 'conv', float in probe 'conv, s8 weights with a zero point'"),
         # With a zero point other than 0 the Deconvolution layer runs in f32 (a Convolution doesn't mind).
         # With groups it runs in f32 whatever their size (2 to all channels, strides 1 and 2).
-        "ConvTranspose": OpRule(Role.LINEAR, signed_input=Scheme("int8", symmetric=True), conditions=("one-group",)),
-        "Gemm": OpRule(Role.LINEAR),
-        "MatMul": OpRule(Role.LINEAR),
-        "Add": OpRule(Role.COMPUTE, source="Add + Relu fuse into the convolution only with Q/DQ on both inputs"),
-        "AveragePool": OpRule(Role.COMPUTE),
-        "GlobalAveragePool": OpRule(Role.COMPUTE, source="the Reduce runs in float without Q before it"),
-        "ReduceMean": OpRule(Role.COMPUTE),
-        "Concat": _SAME_SCALE,
+        # A Convolution that reads a Concat of int8 takes the integers for uint8, and its result is wrong (28 instead
+        # of 45 dB on a detector of another tool): a signed input must not reach a Concat.
+        "ConvTranspose": OpRule(
+            Role.LINEAR,
+            signed_input=Scheme("int8", symmetric=True),
+            conditions=("one-group", "unjoined"),
+            source=(
+                "int8 in probe 'conv transpose', float in probe 'conv transpose, u8 activations', "
+                "float in probe 'conv transpose, groups', wrong in probe 'concat of s8 zero point 0, Q before only'"
+            ),
+        ),
+        "Gemm": OpRule(Role.LINEAR, source="int8 in probe 'gemm', int8 in probe 'gemm, alpha'"),
+        "MatMul": OpRule(
+            Role.LINEAR, source="int8 in probe 'matmul, tokens', float in probe 'matmul of two activations'"
+        ),
+        "Add": OpRule(
+            Role.COMPUTE,
+            source=(
+                "Add + Relu fuse into the convolution only with Q/DQ on both inputs, int8 in probe "
+                "'residual add, Q on both', refused in probe 'add, constant, Q on both sides'"
+            ),
+        ),
+        # Padding is the integer 0 there, not the zero point: with zero point 128 the result was 200 steps off.
+        "AveragePool": OpRule(
+            Role.COMPUTE,
+            conditions=("floors", "no-zeros-counted"),
+            source=(
+                "int8 in probe 'average pool, Q on both sides', float in probe 'average pool, ceil mode, Q on both "
+                "sides', wrong in probe 'average pool of signed values, pads counted, Q on both sides'"
+            ),
+        ),
+        "GlobalAveragePool": OpRule(Role.COMPUTE, source="int8 in probe 'global average pool, Q before only'"),
+        "ReduceMean": OpRule(Role.COMPUTE, source="int8 in probe 'reduce mean over the picture, Q before only'"),
+        # With scales of its own on each side the layer behind runs in f32.
+        "Concat": OpRule(
+            Role.SAME_SCALE,
+            source=(
+                f"{_KEEPS_PRECISION}, int8 in probe 'concat, equal scales, Q before only', mixed in probe "
+                "'concat, unequal scales, Q before only'"
+            ),
+        ),
         "DepthToSpace": _SAME_SCALE,
         "Flatten": _SAME_SCALE,
-        "MaxPool": OpRule(Role.SAME_SCALE, conditions=("sole-output",), source=_SAME_SCALE.source),
+        "MaxPool": OpRule(
+            Role.SAME_SCALE, conditions=("sole-output",), source="int8 in probe 'max pool, Q before only'"
+        ),
         "Reshape": _SAME_SCALE,
-        "Resize": OpRule(Role.SAME_SCALE, conditions=("nearest",), source=_SAME_SCALE.source),
+        "Resize": OpRule(
+            Role.SAME_SCALE,
+            conditions=("nearest",),
+            source="int8 in probe 'resize nearest, Q before only', float in probe 'resize linear, Q before only'",
+        ),
         "Slice": _SAME_SCALE,
         "Split": _SAME_SCALE,
         "Squeeze": _SAME_SCALE,

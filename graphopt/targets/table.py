@@ -15,6 +15,10 @@ _CONDITIONS = {
     "sole-output": "one output",
     "zero-pad": "zeros",
     "one-group": "no groups",
+    "unjoined": "signed input in no Concat",
+    "floors": "no ceil_mode",
+    "counts-pads": "count_include_pad",
+    "no-zeros-counted": "no counted pads of signed values",
     "column-bias": "constant bias per column",
 }
 

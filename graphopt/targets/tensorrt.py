@@ -1,7 +1,8 @@
 """TensorRT, explicit quantization (strongly typed networks).
 
 int8 with zero point 0 everywhere; a residual Add reads its convolution unquantized, so that Conv + Add (+ Relu) is one
-kernel, and its skip branch quantized. Bias stays float: the parser rejects an int32 DequantizeLinear.
+kernel, and its skip branch quantized. Bias stays float: the parser rejects an int32 DequantizeLinear. Where
+TensorRT-RTX 1.7.1, in which results are proven, has no integer kernel, the operator stays float.
 Source: NVIDIA TensorRT documentation, "Explicit Quantization", "Q/DQ Layer-Placement Recommendations".
 """
 
@@ -10,7 +11,6 @@ from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
-_LINEAR = OpRule(Role.LINEAR, source=_DOCS)
 _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: layers that Q/DQ may be moved across")
 
 TENSORRT = Target(
@@ -24,12 +24,22 @@ TENSORRT = Target(
         {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus"}
     ),
     rules={
-        "Conv": _LINEAR,
-        "ConvTranspose": _LINEAR,
-        "Gemm": _LINEAR,
-        "MatMul": _LINEAR,
+        "Conv": OpRule(
+            Role.LINEAR,
+            source=f"{_DOCS}, int8 in probe 'conv', float in probe 'conv, scales of rank 1'",
+        ),
+        "Gemm": OpRule(Role.LINEAR, source=f"{_DOCS}, int8 in probe 'gemm'"),
+        "MatMul": OpRule(Role.LINEAR, source=f"{_DOCS}, int8 in probe 'matmul, tokens'"),
         "Add": OpRule(Role.COMPUTE, operands="skip", source=_DOCS),
-        "AveragePool": OpRule(Role.COMPUTE, source=_DOCS),
+        # Without the attribute only odd squares with stride 1 were averaged from integers (2 × 2 to 28 × 28).
+        "AveragePool": OpRule(
+            Role.COMPUTE,
+            conditions=("counts-pads",),
+            source=(
+                "int8 in probe 'average pool, pads counted, Q on both sides', float in probe "
+                "'average pool, Q on both sides'"
+            ),
+        ),
         "GlobalAveragePool": OpRule(Role.COMPUTE, source=_DOCS),
         "Concat": OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: Concat wants equal scales"),
         "Flatten": _SAME_SCALE,
@@ -42,6 +52,10 @@ TENSORRT = Target(
         "Squeeze": _SAME_SCALE,
         "Transpose": _SAME_SCALE,
         "Unsqueeze": _SAME_SCALE,
+    },
+    float_reasons={
+        # Probe 'conv transpose' and its variants: 1 to 3 axes, groups, scales per tensor and per channel.
+        "ConvTranspose": "TensorRT-RTX has no integer ConvTranspose kernel",
     },
     breaches=breaches.TENSORRT,
 )

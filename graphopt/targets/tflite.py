@@ -12,7 +12,17 @@ from graphopt.targets.spec import OpRule, Role, Target
 _SPEC = "LiteRT 8-bit quantization specification"
 _LINEAR = OpRule(Role.LINEAR, output_quantized=True, source=_SPEC)
 _COMPUTE = OpRule(Role.COMPUTE, output_quantized=True, source=_SPEC)
-_SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=_SPEC)
+
+
+def _compute(probe: str) -> OpRule:
+    return OpRule(Role.COMPUTE, output_quantized=True, source=f"{_SPEC}, int8 in probe '{probe}'")
+
+
+def _same_scale(probe: str, *conditions: str) -> OpRule:
+    source = f"{_SPEC}, int8 in probe '{probe}, Q on both sides'"
+    return OpRule(Role.SAME_SCALE, output_quantized=True, conditions=conditions, source=source)
+
+
 _TO_ONE = OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 256, -128), source=_SPEC)
 
 TFLITE = Target(
@@ -24,39 +34,44 @@ TFLITE = Target(
     bias="int32",
     fused_activations=frozenset({"Relu", "Clip"}),
     rules={
-        "Conv": _LINEAR,
+        "Conv": OpRule(
+            Role.LINEAR,
+            output_quantized=True,
+            source=f"{_SPEC}, int8 in probe 'conv', float in probe 'conv, result not quantized'",
+        ),
         "ConvTranspose": _LINEAR,
         "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
         "MatMul": _LINEAR,
-        "Add": _COMPUTE,
-        "Sub": _COMPUTE,
-        "Mul": _COMPUTE,
-        "LeakyRelu": _COMPUTE,
+        "Add": _compute("add of two convolutions, Q on both"),
+        "Sub": _compute("sub of two convolutions, Q on both"),
+        "Mul": _compute("mul of two convolutions, Q on both"),
+        "LeakyRelu": _compute("conv → Q → leaky relu → Q"),
         "PRelu": _COMPUTE,
-        "HardSwish": _COMPUTE,
-        "Relu": _COMPUTE,
+        "HardSwish": _compute("conv → Q → hard swish → Q"),
+        "Relu": _compute("conv → Q → relu → Q of the same scale"),
         "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source=f"{_SPEC}: MEAN"),
-        "ReduceMean": _COMPUTE,
+        "ReduceMean": _compute("reduce mean over the picture, Q on both sides"),
         "Sigmoid": _TO_ONE,
         "Softmax": _TO_ONE,
         "Tanh": OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 128, 0), source=_SPEC),
-        "AveragePool": _SAME_SCALE,
-        "Concat": _SAME_SCALE,
-        "DepthToSpace": _SAME_SCALE,
-        "Flatten": _SAME_SCALE,
-        "Gather": _SAME_SCALE,
-        "GlobalMaxPool": _SAME_SCALE,
-        "MaxPool": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("sole-output",), source=_SPEC),
-        "Pad": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("zero-pad",), source=_SPEC),
-        "ReduceMax": _SAME_SCALE,
-        "Reshape": _SAME_SCALE,
-        "Resize": OpRule(Role.SAME_SCALE, output_quantized=True, conditions=("interpolates",), source=_SPEC),
-        "Slice": _SAME_SCALE,
-        "SpaceToDepth": _SAME_SCALE,
-        "Split": _SAME_SCALE,
-        "Squeeze": _SAME_SCALE,
-        "Transpose": _SAME_SCALE,
-        "Unsqueeze": _SAME_SCALE,
+        # With scales of their own on both sides: float in probe 'average pool, Q on both sides'.
+        "AveragePool": _same_scale("average pool of one scale"),
+        "Concat": _same_scale("concat, equal scales"),
+        "DepthToSpace": _same_scale("depth to space"),
+        "Flatten": _same_scale("flatten"),
+        "Gather": _same_scale("gather channels"),
+        "GlobalMaxPool": _same_scale("global max pool"),
+        "MaxPool": _same_scale("max pool", "sole-output"),
+        "Pad": _same_scale("pad with 0", "zero-pad"),
+        "ReduceMax": _same_scale("reduce max over channels"),
+        "Reshape": _same_scale("reshape"),
+        "Resize": _same_scale("resize linear", "interpolates"),
+        "Slice": _same_scale("slice"),
+        "SpaceToDepth": _same_scale("space to depth"),
+        "Split": _same_scale("split"),
+        "Squeeze": _same_scale("squeeze and unsqueeze"),
+        "Transpose": _same_scale("transpose"),
+        "Unsqueeze": _same_scale("squeeze and unsqueeze"),
     },
     quantize_everywhere=True,
     breaches=breaches.TFLITE,
