@@ -23,6 +23,8 @@ from graphopt.ir.operands import normalized_axes
 
 
 def _axis(op: Op, default: int, rank: int) -> int:
+    if not rank:
+        raise UnwritableError("it reads along an axis of a tensor without axes, or of unknown rank")
     return int(op.attr("axis", default)) % rank
 
 
