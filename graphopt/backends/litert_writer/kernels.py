@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.backends.litert_writer.pooling import pool_problem
+from graphopt.backends.litert_writer.pooling import average_form, pool_problem
 from graphopt.backends.litert_writer.values import Grid, Op, Value
 from graphopt.ir import Node
 
@@ -99,7 +99,10 @@ def _first_int8(op: Op) -> str:
 
 
 def _average(op: Op) -> str:
-    return _same_grid(op) or pool_problem(op)
+    if problem := _per_tensor(op) or pool_problem(op):
+        return problem
+    # Sums over the rows of the input alone have only AVERAGE_POOL_2D.
+    return _same_grid(op) if average_form(op) == "SAME" else ""
 
 
 def _bilinear(op: Op) -> str:

@@ -17,12 +17,12 @@ from graphopt.backends.litert_writer.layout import channels_last, logical
 from graphopt.backends.litert_writer.padding import as_image, pad, read_image
 from graphopt.backends.litert_writer.schema import schema
 from graphopt.backends.litert_writer.values import Grid, Op, UnwritableError, Value
-from graphopt.backends.litert_writer.windows import stated_pads, windows
+from graphopt.backends.litert_writer.windows import Window, stated_pads, windows
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight with its output channels first, as stored (integers or floats), and their scales."""
+    """A weight in LiteRT's order, as stored (integers or floats), and the scales of its output channels."""
 
     array: NDArray[Any]
     scales: NDArray[np.float32] | None
@@ -33,15 +33,15 @@ class Weight:
         return None if self.scales is None else Grid.of(self.scales, np.zeros_like(self.scales), axis)
 
 
-def weight_of(value: Value, out_first: NDArray[Any], channels: int) -> Weight:
-    """A weight whose array was rearranged to `out_first` [channels, …]."""
+def weight_of(value: Value, array: NDArray[Any], channels: int) -> Weight:
+    """A weight that was rearranged to `array`."""
     if value.grid is None:
-        return Weight(out_first, None, value.name)
+        return Weight(array, None, value.name)
     scales = np.asarray(value.grid.scales, np.float32)
     if scales.size not in (1, channels):
         # A grouped ConvTranspose has a scale for each channel of one group.
         scales = np.tile(scales, channels // scales.size)
-    return Weight(out_first, scales, value.name)
+    return Weight(array, scales, value.name)
 
 
 def bias_tensor(em: Emitter, op: Op, weight: Weight, bias: Value | None, channels: int) -> int:
@@ -81,22 +81,26 @@ def conv(em: Emitter, op: Op) -> None:
         raise UnwritableError(f"convolutions over {data.rank - 2} axes aren't written")
     groups, out_channels = int(op.attr("group", 1)), stored.shape[0]
     found = windows(op, stored.shape[2:])
-    weight = weight_of(stored, stored.array, out_channels)
-    array = weight.array[:, :, None] if data.rank == 3 else weight.array
+    array = stored.array[:, :, None] if data.rank == 3 else stored.array
     is_depthwise = groups > 1 and groups == data.shape[1]
-    if is_depthwise:
-        kind, axis, extra = "DEPTHWISE_CONV_2D", 3, {"depthMultiplier": out_channels // groups}
-        array = array.transpose(1, 2, 3, 0)
-    else:
-        kind, axis, extra = "CONV_2D", 0, dict[str, int]()
-        array = array.transpose(0, 2, 3, 1)
+    weight = weight_of(stored, array.transpose((1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)), out_channels)
+    slide(em, op, data, found, weight, op.optional(2), kind="DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D")
+
+
+def slide(
+    em: Emitter, op: Op, data: Value, found: list[Window], weight: Weight, bias: Value | None, kind: str
+) -> None:  # fmt: skip
+    """CONV_2D or DEPTHWISE_CONV_2D over windows of the first operand."""
+    axis = 0 if kind == "CONV_2D" else 3
+    channels = weight.array.shape[axis]
     source, padding = pad(em, data, found, read_image(em, data), 0.0)
     (stride_h, dilation_h), (stride_w, dilation_w) = _steps([(w.stride, w.dilation) for w in found])
-    filters = em.array(array, weight.name, weight.grid(axis))
-    bias = bias_tensor(em, op, weight, op.optional(2), out_channels)
+    filters = em.array(weight.array, weight.name, weight.grid(axis))
+    extra = {} if kind == "CONV_2D" else {"depthMultiplier": channels // data.shape[1]}
+    operands = [source, filters, bias_tensor(em, op, weight, bias, channels)]
     with as_image(em, op) as (target, activation):
         em.add(
-            kind, [source, filters, bias], [target], padding=padding, strideH=stride_h, strideW=stride_w,
+            kind, operands, [target], padding=padding, strideH=stride_h, strideW=stride_w,
             dilationHFactor=dilation_h, dilationWFactor=dilation_w, fusedActivationFunction=activation, **extra,
         )  # fmt: skip
 

@@ -68,3 +68,45 @@ def output_scale(model: onnx.ModelProto, name: str | None = None) -> float:
     assert node.op_type == "DequantizeLinear"
     (scale,) = [i for i in model.graph.initializer if i.name == node.input[1]]
     return float(numpy_helper.to_array(scale))
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A tensor's grid in a Q/DQ model of ONNX text."""
+
+    scale: float
+    zero_point: int = 0
+    dtype: str = "int8"
+
+
+def pair(source: str, target: str, grid: Quantized) -> tuple[str, dict[str, np.ndarray]]:
+    """Q and DQ from `source` to `target`, as text, and their constants."""
+    text = f"{target}_q = QuantizeLinear({source}, {target}_s, {target}_z) "
+    text += f"{target} = DequantizeLinear({target}_q, {target}_s, {target}_z) "
+    constants = {f"{target}_s": np.float32(grid.scale), f"{target}_z": np.array(grid.zero_point, grid.dtype)}
+    return text, constants
+
+
+def between_pairs(
+    body: str, inputs: dict[str, tuple[int, ...]], grids: dict[str, Quantized], **constants: object
+) -> onnx.ModelProto:
+    """`body` reads d<input> and makes r; a pair is before it for each input and one behind it, which makes y."""
+    text, found = "", dict(constants)
+    for name in inputs:
+        more, extra = pair(name, f"d{name}", grids[name])
+        text, found = text + more, {**found, **extra}
+    more, extra = pair("r", "y", grids["y"])
+    declared = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in inputs.items())
+    return parse(f"g ({declared}) => (float y) {{ {text} {body} {more} }}", **found, **extra)
+
+
+def weight(name: str, *shape: int, axis: int | None = None, seed: int = 3) -> tuple[str, dict[str, np.ndarray]]:
+    """An int8 weight with one scale, or one for each index of `axis`, and its DQ."""
+    rng = np.random.default_rng(seed)
+    size = () if axis is None else (shape[axis],)
+    text = f"{name} = DequantizeLinear<axis={axis or 0}>({name}_q, {name}_s, {name}_z) "
+    return text, {
+        f"{name}_q": rng.integers(-127, 128, shape).astype(np.int8),
+        f"{name}_s": (rng.uniform(0.5, 1.5, size) * 0.01).astype(np.float32),
+        f"{name}_z": np.zeros(size, np.int8),
+    }

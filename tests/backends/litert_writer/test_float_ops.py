@@ -44,7 +44,7 @@ CASES = {
         {"w": noise(4, 6, 3, 3), "low": np.float32(-0.5), "high": np.float32(2)},
     ),
     "conv-1d": (
-        "g (float[2,6,20] x) => (float[N,C,W] y) { c = Conv<pads=[1,1]>(x, w) r = Relu(c) y = Conv<strides=[2]>(r, v) }",
+        "g (float[2,6,20] x) => (float[N,C,W] y) { c = Conv<pads=[1,1]>(x, w) r = Relu(c) y = Conv(r, v) }",
         {"w": noise(8, 6, 3), "v": noise(4, 8, 5)},
     ),
     "transposed": (IMAGE + " { y = ConvTranspose<strides=[2,2]>(x, w, b) }", {"w": noise(6, 4, 3, 3), "b": noise(4)}),
