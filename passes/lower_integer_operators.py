@@ -23,14 +23,7 @@ from graphopt.pipeline import Context, Pass
 _FLOAT = np.dtype(np.float32)
 _EIGHT_BITS = frozenset({np.dtype(np.int8), np.dtype(np.uint8)})
 _MOVERS = RESHAPES | {
-    "Concat",
-    "DepthToSpace",
-    "Expand",
-    "Gather",
-    "MaxPool",
-    "Slice",
-    "SpaceToDepth",
-    "Split",
+    *("Concat", "DepthToSpace", "Expand", "Gather", "Identity", "MaxPool", "Slice", "SpaceToDepth", "Split"),
     "Transpose",
 }
 
