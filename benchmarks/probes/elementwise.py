@@ -107,6 +107,21 @@ add(
 )
 
 
+def prescribed(operator: Operator) -> Build:
+    """Conv → Q/DQ → operator → Q/DQ with a scale of 1/256 from 0 on → Conv, as LiteRT prescribes it."""
+
+    def build(net: Net) -> None:
+        result = operator(net, net.qdq(net.opening(relu=False)))
+        lowest = int(np.iinfo(net.style.activation.dtype).min)
+        net.closing(net.qdq(result, net.scale(1 / 256, lowest, net.style.activation.dtype)))
+
+    return build
+
+
+add("softmax over the last axis, Q of 1/256", "Softmax", prescribed(unary("Softmax", axis=-1)))
+add("sigmoid, Q of 1/256", "Sigmoid", prescribed(unary("Sigmoid")))
+
+
 def binary(op: str, where: str, relu: bool = False) -> Build:
     """Two convolutions meet in an operator. `where`: which of its operands have Q/DQ: both, first, none."""
 

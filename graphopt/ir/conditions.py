@@ -74,6 +74,16 @@ def _no_zeros_counted(_graph: Graph, node: Node) -> bool:
     return not (counted and padded) or is_never_negative(node.inputs[0])
 
 
+def _inner(graph: Graph, node: Node) -> bool:
+    # Behind it values are only moved, as in Softmax → Flatten → output.
+    tensors = node.present_outputs()
+    while tensors:
+        if any(tensor is output for tensor in tensors for output in graph.outputs):
+            return False
+        tensors = [t for tensor in tensors for n in tensor.outputs if n.is_op(*_MOVES) for t in n.present_outputs()]
+    return True
+
+
 def _column_bias(_graph: Graph, node: Node) -> bool:
     bias = node.input(2)
     if bias is None:
@@ -97,6 +107,7 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "floors": (_floors, "its ceil_mode is 1"),
     "counts-pads": (_counts_pads, "its count_include_pad isn't 1"),
     "no-zeros-counted": (_no_zeros_counted, "it counts padding, which stands for 0, among values that can be negative"),
+    "inner": (_inner, "it makes a graph output, for which the prescribed scale is too coarse"),
     "one-group": (_one_group, "it has groups"),
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),

@@ -16,6 +16,7 @@ _CONDITIONS = {
     "zero-pad": "zeros",
     "one-group": "no groups",
     "unjoined": "signed input in no Concat",
+    "inner": "not at a graph output",
     "floors": "no ceil_mode",
     "counts-pads": "count_include_pad",
     "no-zeros-counted": "no counted pads of signed values",

@@ -23,8 +23,6 @@ def _same_scale(probe: str, *conditions: str) -> OpRule:
     return OpRule(Role.SAME_SCALE, output_quantized=True, conditions=conditions, source=source)
 
 
-_TO_ONE = OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 256, -128), source=_SPEC)
-
 TFLITE = Target(
     name="tflite",
     title="TFLite / LiteRT",
@@ -51,8 +49,21 @@ TFLITE = Target(
         "Relu": _compute("conv → Q → relu → Q of the same scale"),
         "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source=f"{_SPEC}: MEAN"),
         "ReduceMean": _compute("reduce mean over the picture, Q on both sides"),
-        "Sigmoid": _TO_ONE,
-        "Softmax": _TO_ONE,
+        "Sigmoid": OpRule(
+            Role.FIXED_OUTPUT,
+            output_quantized=True,
+            fixed_output=(1 / 256, -128),
+            source=f"{_SPEC}, int8 in probe 'sigmoid, Q of 1/256', mixed in probe 'conv → Q → sigmoid → Q'",
+        ),
+        # LiteRT refuses any other scale than 1/256: of 1,000 classes that are nearly alike nothing would be left.
+        "Softmax": OpRule(
+            Role.FIXED_OUTPUT,
+            output_quantized=True,
+            fixed_output=(1 / 256, -128),
+            conditions=("inner",),
+            source=f"{_SPEC}, int8 in probe 'softmax over the last axis, Q of 1/256', float in probe "
+            "'softmax over the last axis, Q on both sides'",
+        ),
         "Tanh": OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 128, 0), source=_SPEC),
         # With scales of their own on both sides: float in probe 'average pool, Q on both sides'.
         "AveragePool": _same_scale("average pool of one scale"),

@@ -143,8 +143,9 @@ def test_a_detection_head_keeps_boxes_and_scores_apart(target: str) -> None:
 
 
 def test_tflite_prescribes_what_softmax_writes() -> None:
-    source = model("h = Gemm(x, w)\n y = Softmax(h)", "float[1,4] x", "float[1,3] y", w=(4, 3))
-    entry = plan_of(source, "tflite")[0].plan.tensors["y"]
+    body = "h = Gemm(x, w)\n s = Softmax(h)\n y = Gemm(s, v)"
+    source = model(body, "float[1,4] x", "float[1,2] y", w=(4, 3), v=(3, 2))
+    entry = plan_of(source, "tflite")[0].plan.tensors["s"]
     assert entry.fixed
     assert entry.range is not None
     assert (float(entry.range.low), float(entry.range.high)) == (0, 255 / 256)

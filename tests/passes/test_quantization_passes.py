@@ -137,9 +137,9 @@ def test_a_group_shares_one_scale_constant() -> None:
 
 
 def test_what_softmax_writes_in_tflite_has_the_prescribed_scale() -> None:
-    source = model("h = Gemm(x, k)\n y = Softmax(h)", "float[1,4] x", "float[1,3] y", k=(4, 3))
-    result = quantize_model(source, "tflite")
-    assert float(result.initializer(result.find("QuantizeLinear", -1).input[1])) == 1 / 256
+    body = "h = Gemm(x, k)\n s = Softmax(h)\n y = Gemm(s, m)"
+    result = quantize_model(model(body, "float[1,4] x", "float[1,2] y", k=(4, 3), m=(3, 2)), "tflite")
+    assert float(result.initializer("s_scale")) == 1 / 256
 
 
 def test_int8_without_samples_is_one_clear_error(net: onnx.ModelProto) -> None:

@@ -112,3 +112,22 @@ def test_tensorrt_has_no_integer_transposed_convolution() -> None:
     assert result.ops() == ["Relu", "ConvTranspose"]
     assert "TensorRT-RTX has no integer ConvTranspose kernel" in result.remarks.items[0].message
     assert judge(PROBES["conv transpose"], "tensorrt").precision == "float"
+
+
+@pytest.mark.parametrize("behind", ["y = Softmax(g)", "s = Softmax(g)\n y = Flatten(s)"])
+def test_tflite_keeps_a_softmax_that_makes_an_output_in_float(behind: str) -> None:
+    """LiteRT prescribes steps of 1/256, in which the probabilities of 1,000 classes are all 0."""
+    source = model(f"g = Gemm(x, w)\n {behind}", "float[N,8] x", "float[N,1000] y", w=(8, 1000))
+    result = quantize_model(source, "tflite")
+    assert result.find("Gemm").name in result.plan.quantized_nodes
+    assert result.find("Softmax").name not in result.plan.quantized_nodes
+    feeds = random_feeds(source)
+    assert sqnr_db(run(source, feeds)[0], run(result.after, feeds)[0]) > 20
+
+
+def test_tflite_runs_an_inner_softmax_in_integers() -> None:
+    source = model(
+        "g = Gemm(x, w)\n s = Softmax(g)\n y = Gemm(s, v)", "float[N,8] x", "float[N,4] y", w=(8, 8), v=(8, 4)
+    )
+    result = quantize_model(source, "tflite")
+    assert result.find("Softmax").name in result.plan.quantized_nodes
