@@ -8,8 +8,9 @@ Nothing here keeps state: calls from several threads don't disturb each other.
 
 from graphopt.api.calibrating import calibrate
 from graphopt.api.comparing import compare
+from graphopt.api.emitting import check_output, emit
 from graphopt.api.linting import lint
-from graphopt.api.optimizing import Result, check_output, optimize
+from graphopt.api.optimizing import Result, optimize
 from graphopt.api.ranges import Calibration
 from graphopt.api.repairing import Repair, repair
 from graphopt.api.verifying import VerificationError, verify
@@ -22,6 +23,7 @@ __all__ = [
     "calibrate",
     "check_output",
     "compare",
+    "emit",
     "lint",
     "optimize",
     "repair",

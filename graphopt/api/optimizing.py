@@ -12,13 +12,12 @@ import onnx
 from numpy.typing import ArrayLike
 
 from graphopt.api.choice import Passes, choose_pipeline
+from graphopt.api.emitting import Saved, check_format, check_output, check_sizes, save_result
 from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.api.verifying import check_verifiable, prove
 from graphopt.calibration import Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
-from graphopt.ir import Graph, check_output_path, load, save, to_proto
-from graphopt.ir.files import data_path
-from graphopt.ir.write import wants_data_file
+from graphopt.ir import Graph, load, to_proto
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import Instrument, PassManager
@@ -37,6 +36,7 @@ class Result:
 
     graph: Graph
     report: Report
+    target: Target | None = None
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -50,11 +50,14 @@ class Result:
     def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
         """Write the model; the file appears complete or not at all. See `graphopt.save`.
 
+        The name's suffix decides the format: .tflite, for the target tflite, or else ONNX.
+
         Raises:
-            ConfigError: `path` is one of the files that the model came from.
+            ConfigError: `path` is one of the files that the model came from, or its format isn't the target's.
+            UnsupportedError: nodes have no form in that format: all are listed.
             EmitError: it can't be written.
         """
-        save(self.graph, path, external_data=external_data)
+        save_result(self.graph, path, self.target, external_data=external_data)
 
 
 def optimize(
@@ -103,7 +106,7 @@ def optimize(
         verify: run or build the result in the target's engine, see `verify`; when a node that is planned in 8 bits
             doesn't run in 8 bits there, nothing is saved.
         device: what to verify for, where the engine has a choice.
-        output: where to save the result; checked before the work begins.
+        output: where to save the result, as .onnx or, for tflite, as .tflite; checked before the work begins.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
         resources: workers, execution providers, memory and checkpoint of calibration, see `Resources`.
@@ -132,11 +135,13 @@ def optimize(
         raise ConfigError("labels are given without validation data: they are the classes of its samples")
     if choice.has(Calibrate) and calibration_data is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
+    check_format(output, choice.target)
     check_output(output, (model, config, calibration_data, validation_data, ranges))
     if verify:
         check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
+    check_sizes(output, graph)
     before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
     calibration = (
         None if calibration_data is None else open_samples(calibration_data, graph, "calibration data", preprocess)
@@ -159,39 +164,21 @@ def optimize(
             model, graph, choice.target, comparable(validation, calibration),
             base_dir=base_dir, device=device, threads=threads, progress=progress,
         )  # fmt: skip
-    if output is not None:
-        save(graph, output)
+    saved = Saved(()) if output is None else save_result(graph, output, choice.target)
     report = Report(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
         output=None if output is None else str(output),
         target=None if choice.target is None else choice.target.name,
         pipeline=passes_to_text(choice.passes),
         before=before,
-        after=Size.of(graph, () if output is None else _written(graph, Path(output))),
+        after=Size.of(graph, saved.files),
         passes=tuple(records),
         remarks=tuple(ctx.remarks.items),
-        notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph))),
+        notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph)), *saved.notes),
         layers=layers_of(graph),
         measurement=measurement,
         unmeasured=unmeasured,
         seconds=time.perf_counter() - began,
         verification=verification,
     )
-    return Result(graph, report)
-
-
-def check_output(output: str | Path | None, inputs: Sequence[object]) -> None:
-    """Refuse an output that can't be written, or that would overwrite one of the `inputs` that is a file.
-
-    Raises:
-        ConfigError: it is one of the inputs.
-        EmitError: it can't be written.
-    """
-    if output is None:
-        return
-    check_output_path(Path(output), tuple(Path(i) for i in inputs if isinstance(i, (str, Path))))
-
-
-def _written(graph: Graph, output: Path) -> list[Path]:
-    """The files that `save` wrote."""
-    return [output, data_path(output)] if wants_data_file(graph) else [output]
+    return Result(graph, report, choice.target)

@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 
 from graphopt.analysis.legality import Finding, check_graph
-from graphopt.api.optimizing import check_output
-from graphopt.ir import Graph, load, save, to_proto
+from graphopt.api.emitting import check_format, check_output, check_sizes, save_result
+from graphopt.ir import Graph, load, to_proto
 from graphopt.passes import find_pass
 from graphopt.passes.presets import REPAIR
 from graphopt.pipeline import Context, PassManager, Remark
@@ -28,12 +28,14 @@ class Repair:
         before: what `lint` found in the model as it was given.
         after: what it finds now.
         remarks: what was changed, what became coarser, and what stays in float because its range isn't known.
+        target: what it is for.
     """
 
     graph: Graph
     before: list[Finding]
     after: list[Finding]
     remarks: tuple[Remark, ...]
+    target: Target
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -45,13 +47,14 @@ class Repair:
         return to_proto(self.graph)
 
     def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
-        """Write the model; the file appears complete or not at all. See `graphopt.save`.
+        """Write the model, see `Result.save`.
 
         Raises:
-            ConfigError: `path` is one of the files that the model came from.
+            ConfigError: `path` is one of the files that the model came from, or its format isn't the target's.
+            UnsupportedError: nodes have no form in that format: all are listed.
             EmitError: it can't be written.
         """
-        save(self.graph, path, external_data=external_data)
+        save_result(self.graph, path, self.target, external_data=external_data)
 
 
 def repair(
@@ -70,7 +73,7 @@ def repair(
     Args:
         model: as in `lint`.
         target: what the result is for.
-        output: where to save it; checked before the work begins.
+        output: where to save it, as .onnx or, for tflite, as .tflite; checked before the work begins.
         base_dir: as in `lint`.
 
     Raises:
@@ -78,14 +81,16 @@ def repair(
         InternalError: a pass broke the model, which is a bug.
     """
     aim = find_target(target) if isinstance(target, str) else target
+    check_format(output, aim)
     check_output(output, (model,))
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
+    check_sizes(output, graph)
     before = check_graph(load(model, base_dir=base_dir, min_opset=1), aim)
     ctx = Context(target=aim)
     if before:
         PassManager(passes_from_text(",".join(REPAIR), find_pass), (Reproducer(), Verify())).run(graph, ctx)
     after = check_graph(graph, aim) if before else []
     if output is not None:
-        save(graph, output)
-    return Repair(graph, before, after, tuple(ctx.remarks.items))
+        save_result(graph, output, aim)
+    return Repair(graph, before, after, tuple(ctx.remarks.items), aim)

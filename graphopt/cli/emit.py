@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from graphopt import api
-from graphopt.backends.litert_writer import write_tflite
-from graphopt.backends.litert_writer.writing import Io
+from graphopt.backends.litert_writer import Io
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
 from graphopt.errors import ConfigError
@@ -34,13 +33,9 @@ def emit(
     quiet: options.Quiet = False,
 ) -> None:
     """Write an ONNX model (float, Q/DQ or mixed) as .tflite for LiteRT, with the scales it has."""
-    if output.suffix != ".tflite":
-        raise ConfigError(f"{output}: emit writes .tflite files; give one with -o")
-    api.check_output(output, [model])
     screen = Screen(as_json, quiet)
     with screen.working():
-        written = write_tflite(model, io=io, keep_layout=keep_layout, sizes=_sizes(size or []))
-        written.save(output)
+        written = api.emit(model, output, io=io, keep_layout=keep_layout, sizes=_sizes(size or []))
     ports = [
         (kind, *port)
         for kind, found in (("input", written.inputs), ("output", written.outputs))

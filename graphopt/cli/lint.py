@@ -50,8 +50,6 @@ def lint(
     if fix != (output is not None):
         raise ConfigError("--fix and --output go together: --fix -o OUT.onnx")
     aim = find_target(target)
-    if output is not None:
-        options.check_model_suffix(output)
     if sarif is not None:
         check_output_path(sarif, (model,))
     if output is None:

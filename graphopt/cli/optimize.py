@@ -21,7 +21,9 @@ _DEBUG = "Looking inside"
 
 def optimize(
     model: options.Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to write: .onnx or, for tflite, .tflite.")
+    ],
     target: options.TargetName = None,
     preset: options.Preset = None,
     config: options.Config = None,
@@ -83,7 +85,6 @@ def optimize(
     quiet: options.Quiet = False,
 ) -> None:
     """Compile a float model for a target, measure the result against the original, and write it."""
-    options.check_model_suffix(output)
     timing = Timing()
     screen = Screen(as_json, quiet)
     watching: list[Instrument] = [timing] if time_passes else []

@@ -154,13 +154,3 @@ def read_labels(path: Path | None) -> NDArray[np.generic] | None:
         raise CalibrationError(
             f"can't read the labels '{path}' ({reason}): save them with numpy.save, one integer per row"
         ) from error
-
-
-def check_model_suffix(path: Path) -> None:
-    """Refuse names that promise another format than ONNX.
-
-    Raises:
-        ConfigError: the name ends like another engine's format.
-    """
-    if path.suffix.lower() in {".tflite", ".engine", ".plan", ".trt", ".xml", ".bin", ".ort", ".npz", ".toml", ".json"}:
-        raise ConfigError(f"{path}: the result is an ONNX model: give it a name that ends in .onnx")

@@ -77,6 +77,7 @@ class Target:
         fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
         float_reasons: operator → why it stays float, for remarks.
         breaches: rule of `graphopt lint` → what the engine does with a model that breaks it.
+        own_format: suffix of the engine's own files, which graphopt writes besides .onnx; empty: it writes none.
     """
 
     name: str
@@ -93,3 +94,4 @@ class Target:
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])
+    own_format: str = ""

@@ -86,4 +86,5 @@ TFLITE = Target(
     },
     quantize_everywhere=True,
     breaches=breaches.TFLITE,
+    own_format=".tflite",
 )

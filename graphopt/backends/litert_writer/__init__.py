@@ -7,6 +7,7 @@ Transpose of the ONNX model is only another name for the axes. `emitter` and the
 TRANSPOSE appears where two of them can't agree. `flat` packs the file.
 """
 
-from graphopt.backends.litert_writer.writing import Written, write_tflite
+from graphopt.backends.litert_writer.facts import open_sizes
+from graphopt.backends.litert_writer.writing import Io, Written, write_tflite
 
-__all__ = ["Written", "write_tflite"]
+__all__ = ["Io", "Written", "open_sizes", "write_tflite"]

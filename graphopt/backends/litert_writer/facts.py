@@ -106,17 +106,21 @@ def _fix_sizes(graph: Graph, sizes: Mapping[str, int]) -> None:
         graph.set_type(tensor, tensor.dtype, dims)
     if unknown := sorted(set(sizes) - used):
         raise ConfigError(f"size '{unknown[0]}' fits no symbolic axis of an input")
-    open_axes = [
+    if open_axes := open_sizes(graph):
+        raise UnsupportedError(
+            "a .tflite needs every size but the batch's: give one, by symbol or as input:axis, for "
+            + ", ".join(open_axes)
+        )
+
+
+def open_sizes(graph: Graph) -> list[str]:
+    """The inputs' axes, besides the batch, that have no number: "x:2 ('height')"."""
+    return [
         f"{t.name}:{axis}" + (f" ('{dim}')" if isinstance(dim, str) else "")
         for t in graph.inputs
         for axis, dim in enumerate(t.shape or ())
         if axis > 0 and not isinstance(dim, int)
     ]
-    if open_axes:
-        raise UnsupportedError(
-            "a .tflite needs every size but the batch's: give one, by symbol or as input:axis, for "
-            + ", ".join(open_axes)
-        )
 
 
 def _infer(graph: Graph, symbolic: list[Variable], batch: int) -> _Inferred:
