@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from graphopt.calibration.rows import Batch, Signature, row_axes
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.shapes import Inferred, Shape, types_of
 from graphopt.calibration.statistics import EmaMinMax, MinMax, NotFiniteError, Statistic, finite_extremes
+from graphopt.calibration.weights import detach
 from graphopt.errors import CalibrationError, UnsupportedError
 
 Kind = Literal["minmax", "ema", "histogram"]
@@ -127,24 +128,25 @@ class Observer:
     def _open(self, threads: int | None) -> None:
         job = self.job
         types = types_of(job.model, job.tensors, job.inferred, job.base_dir)
+        detached = detach(job.model)
         options: dict[str, Any] = {"threads": threads, "base_dir": job.base_dir, "providers": job.providers}
         if job.reduced:
-            instrumented = instrument(job.model, types)
+            instrumented = instrument(detached.model, types)
             self._outputs = [name for o in instrumented.observed for name in (o.low, o.high, o.total)]
-            self._session = open_session(instrumented.model, **options)
+            self._session = open_session(replace(detached, model=instrumented.model), **options)
             return
-        fetching = fetch(job.model, types)
+        fetching = fetch(detached.model, types)
         self._outputs = [output for _, output in fetching.fetched]
         if job.batchable:
             # Whatever the size of batches, one sample a call included: the same model, the same bits.
             rebatch(fetching.model, job.inputs, job.inferred)
             try:
-                self._session = open_session(fetching.model, **options)
+                self._session = open_session(replace(detached, model=fetching.model), **options)
                 return
             except UnsupportedError as error:
                 self.declined = str(error)
-                fetching = fetch(job.model, types)
-        self._session = open_session(fetching.model, **options)
+                fetching = fetch(detached.model, types)
+        self._session = open_session(replace(detached, model=fetching.model), **options)
 
     def _try(self, batch: Batch) -> None:
         """Take in a batch of a new kind; unless it gives what its samples give, it and all to come run one by one."""

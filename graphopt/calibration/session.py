@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import CalibrationError, ConfigError, UnsupportedError, nearest, one_line
 
 # True: everything onnxruntime has; "basic": only rewrites that stay in standard ONNX; False: the model as it is.
@@ -32,7 +34,7 @@ _FATAL = 4  # onnxruntime's log level: what it says at lower levels it also rais
 
 
 def open_session(
-    model: ModelProto | Path,
+    model: ModelProto | Detached | Path,
     *,
     threads: int | None = None,
     optimize: Optimize = True,
@@ -44,7 +46,7 @@ def open_session(
     """A session for the model, on the CPU unless `providers` says otherwise.
 
     Args:
-        model: the model, or the path of its file.
+        model: the model, with its weights inside or detached, or the path of its file.
         threads: threads within an operator; None lets onnxruntime take the cores.
         optimize: how far onnxruntime may rewrite the graph.
         optimized_path: where to save the rewritten graph; large weights go to `<its name>.data` beside it.
@@ -68,16 +70,23 @@ def open_session(
         )
     if isinstance(model, Path):
         return _create(str(model), options, layouts, chosen)
-    if inline_bytes(model) <= MAX_INLINE_BYTES:
+    detached = model if isinstance(model, Detached) else detach(model)
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.weights.values()]
+    options.add_external_initializers(list(detached.weights), values)
+    if inline_bytes(detached.model) <= MAX_INLINE_BYTES:
         if base_dir is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(base_dir.resolve())
             )
-        return _create(model.SerializeToString(), options, layouts, chosen)
-    with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "model.onnx"
-        _save_large(model, path, base_dir)
-        return _create(str(path), options, layouts, chosen)
+        session = _create(detached.model.SerializeToString(), options, layouts, chosen)
+    else:
+        with tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            _save_large(detached, path, base_dir)
+            session = _create(str(path), options, layouts, chosen)
+    # The session reads the arrays in place and doesn't keep them alive.
+    weakref.finalize(session, values.clear)
+    return session
 
 
 def run_session(
@@ -128,12 +137,17 @@ def _create(
         raise UnsupportedError(f"onnxruntime can't load the model: {_reason(error)}") from error
 
 
-def _save_large(model: ModelProto, path: Path, base_dir: Path | None) -> None:
-    """Save with the weights in a file of their own, leaving `model` as it is."""
+def _save_large(detached: Detached, path: Path, base_dir: Path | None) -> None:
+    """Save what is left in the model with its weights in a file of their own."""
     copy = ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(detached.model)
+    declared = [tensor for tensor in copy.graph.initializer if tensor.name in detached.weights]
+    left = [tensor for tensor in copy.graph.initializer if tensor.name not in detached.weights]
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(left)
     if base_dir is not None:
         onnx.load_external_data_for_model(copy, str(base_dir))
+    copy.graph.initializer.extend(declared)
     onnx.save_model(  # pyright: ignore[reportUnknownMemberType]  # its PathLike has no parameter
         copy, path, save_as_external_data=True, location=f"{path.name}.data"
     )

@@ -227,7 +227,7 @@ def test_a_state_that_holds_one_row(calls):
 
 def test_a_model_that_can_not_be_loaded_with_another_batch(monkeypatch):
     def refusing(model, **options):
-        if model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        if model.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
             raise UnsupportedError("onnxruntime can't load the model")
         return open_session(model, **options)
 

@@ -3,6 +3,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from numpy.typing import NDArray
+
 __version__: str
 
 def get_available_providers() -> list[str]: ...
@@ -13,6 +15,10 @@ class GraphOptimizationLevel(Enum):
     ORT_ENABLE_EXTENDED = ...
     ORT_ENABLE_ALL = ...
 
+class OrtValue:
+    @classmethod
+    def ortvalue_from_numpy(cls, numpy_obj: NDArray[Any]) -> OrtValue: ...
+
 class SessionOptions:
     graph_optimization_level: GraphOptimizationLevel
     log_severity_level: int
@@ -20,6 +26,7 @@ class SessionOptions:
     inter_op_num_threads: int
     optimized_model_filepath: str
     def add_session_config_entry(self, key: str, value: str) -> None: ...
+    def add_external_initializers(self, names: Sequence[str], values: Sequence[OrtValue]) -> None: ...
 
 class NodeArg:
     name: str
