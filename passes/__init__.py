@@ -28,6 +28,7 @@ CATALOGUE: dict[str, str] = {
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
     "calibrate": "graphopt.passes.calibrate:Calibrate",
+    "correct-bias": "graphopt.passes.correct_bias:CorrectBias",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
     "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from onnx import ModelProto
+
 from graphopt.ir import Graph
 from graphopt.pipeline.remarks import Remarks
 from graphopt.quant import Range
@@ -43,7 +45,8 @@ class Context:
     """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none.
 
     `histograms` asks for histograms of the observed tensors whatever the method needs; `statistics` is what `calibrate`
-    observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran.
+    observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran. `reference` is the
+    float model as it was before a pass first changed a weight at the expense of the outputs; None until then.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -55,6 +58,7 @@ class Context:
     histograms: bool = False
     statistics: dict[str, Statistic] = field(default_factory=dict[str, "Statistic"])
     data: DataHash | None = None
+    reference: ModelProto | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""The model that a plan is going to make, beside the float model it was made for: what lossy passes compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onnx import ModelProto
+
+from graphopt.calibration import budget
+from graphopt.calibration.prefix import Prefix, affordable
+from graphopt.ir import Graph, from_proto, to_proto
+from graphopt.passes.insert_qdq import InsertQdq
+from graphopt.passes.quantize_weights import QuantizeWeights
+from graphopt.pipeline import Context
+from graphopt.pipeline.remarks import Remarks
+from graphopt.quant import QuantPlan
+
+# Samples that are held at a time, of both models, unless the user sets a budget.
+_HELD_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both models in the middle of their run over the same samples; tensors have the same names in both.
+
+    Attributes:
+        reference: the float model as it was before a pass changed a weight at the expense of the outputs.
+        quantized: with integers for every planned tensor.
+    """
+
+    reference: Prefix
+    quantized: Prefix
+
+
+def open_pair(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> Pair | None:
+    """Both models at their inputs, with as many calibration samples as memory allows; None when there are none.
+
+    Raises:
+        ConfigError: a planned tensor has no range yet.
+    """
+    if ctx.calibration is None:
+        return None
+    reference, quantized = float_reference(graph, ctx), simulated(graph, ctx, quantize)
+    first = next(iter(ctx.calibration))
+    held = ctx.resources.memory_budget or min(budget.default_budget(), _HELD_BYTES)
+    most = affordable(reference, {name: value.shape for name, value in first.items()}, held // 2)
+    feeds = list(ctx.calibration.limited(most))
+    if ctx.calibration.count is not None and most < ctx.calibration.count:
+        ctx.remarks.note(None, f"measured on the first {most} samples, whose tensors fit in {held / 2**20:,.0f} MiB")
+    name = ctx.calibration.name
+    return Pair(
+        Prefix(reference, feeds, name=name, threads=ctx.threads),
+        # Rewrites beyond standard ONNX would put integer kernels in, some of which saturate on older CPUs.
+        Prefix(quantized, feeds, name=name, threads=ctx.threads, optimize="basic"),
+    )
+
+
+def float_reference(graph: Graph, ctx: Context) -> ModelProto:
+    """The float model as it was before a lossy pass changed a weight: each such pass asks for it first."""
+    if ctx.reference is None:
+        ctx.reference = to_proto(graph)
+    return ctx.reference
+
+
+def simulated(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> ModelProto:
+    """The Q/DQ model that `quantize` and `insert-qdq` would make now; the graph isn't changed.
+
+    Raises:
+        ConfigError: a planned tensor has no range yet.
+    """
+    copy = from_proto(to_proto(graph))
+    plan = graph.plan
+    copy.facts.plan = QuantPlan(plan.target, dict(plan.tensors), dict(plan.quantized_nodes), dict(plan.float_nodes))
+    quietly = replace(ctx, remarks=Remarks())
+    quantize.run(copy, quietly)
+    InsertQdq().run(copy, quietly)
+    copy.sort()
+    return to_proto(copy)
