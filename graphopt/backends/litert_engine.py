@@ -25,7 +25,7 @@ def precision(model: ModelProto | Path, planned: Sequence[Planned], *, shapes: S
         UnsupportedError: LiteRT is not installed, or the model has no form in it.
     """
     proto = _proto(model)
-    return litert.precision(_write(proto, shapes).content, planned, proto)
+    return litert.precision(write_for(proto, shapes).content, planned, proto)
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     if first is None:
         return
     proto = _proto(model)
-    written = _write(proto, {name: value.shape for name, value in first.items()})
+    written = write_for(proto, {name: value.shape for name, value in first.items()})
     turned = _turned(first, waiting, written)
     for outputs in litert.run(written.content, turned, threads=threads):
         yield [np.transpose(outputs[o.name], np.argsort(written.outputs[o.name])) for o in proto.graph.output]
@@ -65,7 +65,12 @@ def _turned(
         feed = following
 
 
-def _write(model: ModelProto, shapes: Shapes | None) -> Written:
+def write_for(model: ModelProto, shapes: Shapes | None) -> Written:
+    """The model as .tflite; its open sizes, the batch excepted, are those of `shapes`, by input.
+
+    Raises:
+        UnsupportedError: LiteRT is not installed, or the model has no form in it.
+    """
     open_sizes: dict[str, int] = {}
     for value in model.graph.input:
         shape = (shapes or {}).get(value.name)

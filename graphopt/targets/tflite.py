@@ -65,8 +65,7 @@ TFLITE = Target(
             "'softmax over the last axis, Q on both sides'",
         ),
         "Tanh": OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 128, 0), source=_SPEC),
-        # With scales of their own on both sides: float in probe 'average pool, Q on both sides'.
-        "AveragePool": _same_scale("average pool of one scale"),
+        "AveragePool": _compute("average pool, Q on both sides"),
         "Concat": _same_scale("concat, equal scales"),
         "DepthToSpace": _same_scale("depth to space"),
         "Flatten": _same_scale("flatten"),

@@ -80,10 +80,6 @@ def _per_tensor(op: Op) -> str:
     return "" if all(v.is_int8 and v.grid is not None and v.grid.is_single for v in present) else "not all int8"
 
 
-def _same_grid(op: Op) -> str:
-    return _per_tensor(op) or ("" if op.input(0).grid == op.output.grid else "its result has another scale")
-
-
 def _fixed(scale: float, zero_point: int) -> Callable[[Op], str]:
     prescribed = Grid((scale,), (zero_point,))
 
@@ -101,8 +97,14 @@ def _first_int8(op: Op) -> str:
 def _average(op: Op) -> str:
     if problem := _per_tensor(op) or pool_problem(op):
         return problem
-    # Sums over the rows of the input alone have only AVERAGE_POOL_2D.
-    return _same_grid(op) if average_form(op) == "SAME" else ""
+    if average_form(op) != "SAME":
+        return ""
+    # Only AVERAGE_POOL_2D divides by the rows of the input alone. It keeps the scale, which an ADD changes then: what
+    # was rounded to steps of twice the size would be off by more than one step.
+    grids = op.input(0).grid, op.output.grid
+    assert grids[0] is not None  # per tensor
+    assert grids[1] is not None
+    return "" if grids[0].scale < 2 * grids[1].scale else "its result has a much smaller scale"
 
 
 def _bilinear(op: Op) -> str:

@@ -96,6 +96,8 @@ def requantize(em: Emitter, source: int, target: int, activation: int = 0) -> No
     assert grids[1] is not None
     ratio = grids[0].scale / grids[1].scale
     if not _ADD_RATIOS[0] < ratio < _ADD_RATIOS[1]:
+        if activation:
+            raise UnwritableError("the scales on both sides of its clamp are more than a factor of 128 apart")
         em.add("QUANTIZE", [source], [target])
         return
     zero = em.array(np.zeros(1, np.int8), "zero", Grid((grids[0].scale,), (0,)))

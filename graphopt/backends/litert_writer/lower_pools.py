@@ -6,6 +6,7 @@ import numpy as np
 
 from graphopt.backends.litert_writer.emitter import Emitter, Lowering
 from graphopt.backends.litert_writer.layout import channels_last
+from graphopt.backends.litert_writer.lower_elementwise import requantize
 from graphopt.backends.litert_writer.lower_linear import Weight, slide
 from graphopt.backends.litert_writer.padding import as_image, explicit, image_shape, pad, read_image
 from graphopt.backends.litert_writer.pooling import average_form, divisors, pool_kernel
@@ -62,18 +63,17 @@ def average_pool(em: Emitter, op: Op) -> None:
         source = explicit(em, data, [w.padding for w in found], source, 0.0)
     code = padding.SAME if form == "SAME" else padding.VALID
     with as_image(em, op) as (target, activation):
+        options = {"padding": code, **_options(found)}
+        if form and data.grid == op.output.grid:
+            em.add("AVERAGE_POOL_2D", [source], [target], fusedActivationFunction=activation, **options)
+            return
         if form:
-            em.add(
-                "AVERAGE_POOL_2D",
-                [source],
-                [target],
-                padding=code,
-                fusedActivationFunction=activation,
-                **_options(found),
-            )
+            kept = em.tensor(f"{op.output.name}_kept", image_shape(op.output), data.dtype, data.grid, op.output)
+            em.add("AVERAGE_POOL_2D", [source], [kept], **options)
+            requantize(em, kept, target, activation)
             return
         even = em.tensor(f"{op.output.name}_even", image_shape(op.output), op.output.dtype, None, op.output)
-        em.add("AVERAGE_POOL_2D", [source], [even], padding=code, **_options(found))
+        em.add("AVERAGE_POOL_2D", [source], [even], **options)
         counts = divisors(op, found).reshape(1, *([1] if len(found) == 1 else []), *(w.out for w in found), 1)
         factors = (np.prod(pool_kernel(op)) / counts).astype(np.float32)
         em.add("MUL", [even, em.array(factors, "divisors")], [target], fusedActivationFunction=activation)

@@ -21,6 +21,11 @@ def case(name, body, inputs, grids, operators, *weights_, **constants):
     CASES[name] = (text + body, inputs, grids, constants, operators)
 
 
+# Shares of values that may be off by one where they are more than 1 %. Every fourth average of 2 × 2, and every 16th
+# value that RESIZE_BILINEAR makes here, is a half: the float reference rounds it as its last bit happens to fall,
+# LiteRT away from zero. An average that keeps its scale is rounded again when that changes.
+OFF_BY_ONE = {"resize": 0.1, "average": 0.1, "average-edge": 0.1, "average-edge-rescaled": 0.2}
+
 ONE, TWO = {"x": IMAGE}, {"x": IMAGE, "z": IMAGE}
 W = weight("w", 4, 6, 3, 3, axis=0)
 case("conv", "r = Conv<pads=[1,1,1,1]>(dx, w)", ONE, {"x": X, "y": Quantized(0.5)}, {"CONV_2D": 1}, W)
@@ -104,6 +109,14 @@ case(
     {"x": X, "y": HALF},
     {"DEPTHWISE_CONV_2D": 1},
 )
+case(
+    "average-edge", "r = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(dx)", ONE, {"x": X, "y": X},
+    {"AVERAGE_POOL_2D": 1},
+)  # fmt: skip
+case(
+    "average-edge-rescaled", "p = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(dx) r = Relu(p)", ONE,
+    {"x": X, "y": Quantized(0.021, -128)}, {"AVERAGE_POOL_2D": 1, "ADD": 1},
+)  # fmt: skip
 case("average-all", "r = AveragePool<kernel_shape=[9,8]>(dx)", ONE, {"x": X, "y": HALF}, {"MEAN": 1})
 case("global-average", "r = GlobalAveragePool(dx)", ONE, {"x": X, "y": HALF}, {"MEAN": 1})
 case("reduce-mean", "r = ReduceMean<axes=[2,3], keepdims=0>(dx)", ONE, {"x": X, "y": HALF}, {"MEAN": 1})
@@ -139,9 +152,7 @@ def test_integer_kernel(name):
     assert dict(found.written.operators) == counted
     steps = np.rint(np.abs(found.lite["y"] - found.onnx["y"]) / grids["y"].scale)
     assert steps.max() <= 1
-    # Every fourth average of 2 × 2, and every 16th value that RESIZE_BILINEAR makes here, is a half: the float
-    # reference rounds it as its last bit happens to fall, RESIZE_BILINEAR rounds it up.
-    assert (steps > 0).mean() <= (0.1 if name in ("resize", "average") else 0.01)
+    assert (steps > 0).mean() <= OFF_BY_ONE.get(name, 0.01)
 
 
 @pytest.mark.parametrize(
