@@ -7,7 +7,7 @@ Nothing here keeps state: calls from several threads don't disturb each other.
 """
 
 from graphopt.api.calibrating import calibrate
-from graphopt.api.comparing import compare
+from graphopt.api.comparing import compare, compare_layers
 from graphopt.api.emitting import check_output, emit
 from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, optimize
@@ -23,6 +23,7 @@ __all__ = [
     "calibrate",
     "check_output",
     "compare",
+    "compare_layers",
     "emit",
     "lint",
     "optimize",

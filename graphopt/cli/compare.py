@@ -11,6 +11,7 @@ from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
 from graphopt.report import Line
+from graphopt.report.layer_errors import layer_errors_page
 from graphopt.report.pages import agreement_page
 from graphopt.report.summary import plain
 from graphopt.report.units import counted
@@ -26,6 +27,10 @@ def compare(
     labels: options.Labels = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Compare the tensors inside that have the same name in both, too.")
+    ] = False,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="For a Q/DQ model B made from A: what each layer loses, alone and in the model."),
     ] = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -44,10 +49,17 @@ def compare(
             threads=threads,
             progress=progress,
         )
+        errors = (
+            api.compare_layers(reference, other, data, preprocess=preprocess, threads=threads, progress=progress)
+            if layers
+            else None
+        )
     title = f"{other} against {reference}, {counted(agreement.samples, 'sample')} of {data}, in onnxruntime"
     page = [*agreement_page(agreement, str(reference), str(other), title)]
     if tensors:
         page.append(
             Line("  a tensor inside holds other values where a rewrite folded the next operator into its layer")
         )
-    screen.show(page, plain(agreement))
+    if errors is not None:
+        page += [Line(), *layer_errors_page(errors)]
+    screen.show(page, plain(agreement) | ({} if errors is None else {"layers": plain(errors)}))

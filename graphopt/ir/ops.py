@@ -52,6 +52,12 @@ NEVER_NEGATIVE: frozenset[str] = frozenset(
 )
 """The output is at least 0 whatever the input (or NaN), with default attributes; `is_never_negative` looks further."""
 
+MOVES_VALUES: frozenset[str] = RESHAPES | {
+    *("Concat", "DepthToSpace", "Expand", "Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Identity"),
+    *("MaxPool", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose"),
+}
+"""Each value of the output is one of the input: what is read on a grid comes out on the same grid."""
+
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Sums of products of an activation and a weight: what runs in integers, and where the time goes."""
 
