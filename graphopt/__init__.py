@@ -109,6 +109,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "compare_layers",
     "emit",
     "find_target",
     "inspect_model",
