@@ -69,9 +69,13 @@ def _counts_pads(_graph: Graph, node: Node) -> bool:
 
 
 def _no_zeros_counted(_graph: Graph, node: Node) -> bool:
-    counted = node.attr("count_include_pad", 0) == 1
+    return not counts_padding(node) or is_never_negative(node.inputs[0])
+
+
+def counts_padding(node: Node) -> bool:
+    """Whether a pool's averages take padding in."""
     padded = any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return not (counted and padded) or is_never_negative(node.inputs[0])
+    return padded and node.attr("count_include_pad", 0) == 1
 
 
 def _inner(graph: Graph, node: Node) -> bool:

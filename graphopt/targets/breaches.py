@@ -90,6 +90,9 @@ OPENVINO: Mapping[str, Breach] = {
     "bias-missing": _error(
         "with a symbolic batch an integer convolution without a bias gave all readers of its result zeros or garbage"
     ),
+    "signed-concat": _error("the convolution takes the int8 for uint8: its result is wrong"),
+    "counted-pads": _error("padding counts as the integer 0 instead of the zero point: the result is wrong"),
+    "constant-pair": _error("OpenVINO fails to compile the model"),
     "same-scale": _warning("values are scaled once more to join them"),
     "contrib-operator": _error("OpenVINO can't read onnxruntime's own operators"),
     "inside-kernel": _warning("it isn't fused: an operator of its own in f32, and a conversion, behind every layer"),

@@ -53,6 +53,11 @@ HEAD = """
     c2 = Conv(x, W2, b2)
     y = Concat<axis=1>(s, c2)
 """
+AVERAGE = """
+    c1 = Conv(x, W1, b1)
+    p = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c1)
+    y = Conv(p, W2, b2)
+"""
 TWICE = """
     c1 = Conv(x, W1)
     y1 = Relu(c1)
@@ -72,6 +77,8 @@ def clean(target: str, kind: str) -> onnx.ModelProto:
         source = model(
             HEAD, f"{SHAPE} x", "float[1,8,8,8] y", **{k: v for k, v in JOIN_WEIGHTS.items() if "3" not in k}
         )
+    elif kind == "average":
+        source = model(AVERAGE, f"{SHAPE} x", f"{SHAPE} y", **{k: v for k, v in JOIN_WEIGHTS.items() if "3" not in k})
     elif kind == "twice":
         source = model(TWICE, "float[N,4,8,8] x", "float[N,4,8,8] y1, float[N,4,8,8] y2", W1=(4, 4, 1, 1))
     else:
@@ -191,6 +198,28 @@ def one_scale_for_a_head(p: Planted) -> None:
             helper.make_node("DequantizeLinear", ["joined_q", *params], ["y"], "head_DQ"),
         ]
     )
+
+
+def signed_join(p: Planted) -> None:
+    for name in {p.producer(i).input[2] for i in p.find("Concat").input}:
+        p.set_value(name, int(p.value(name)) - 128, np.int8)
+
+
+def pair_behind_join(p: Planted) -> None:
+    """The operands stay float: OpenVINO moves the pair in front of the Concat by itself."""
+    for tensor in ("c1", "c2"):
+        p.unpair(tensor, "j")
+    p.pair("j", ["y"], zero=3, dtype=np.int8)
+
+
+def counted_pads(p: Planted) -> None:
+    p.pair("c1", ["p"], zero=128)
+
+
+def constant_on_a_grid(p: Planted) -> None:
+    constant = p.constant(np.ones((4, 1, 1)), np.float32)
+    p.find("Add").input[1] = constant
+    p.pair(constant, ["a"])
 
 
 def pool_with_two_scales(p: Planted) -> None:
@@ -325,6 +354,10 @@ CASES = (
     Case("activation-per-channel", "tensorrt", per_channel_activation, "c1"),
     Case("activation-clamp", "onnxruntime", zero_point_behind_relu, "c1"),
     Case("mixed-ranges", "onnxruntime", one_scale_for_a_head, "joined", "head"),
+    Case("signed-concat", "openvino", signed_join, "y", "join"),
+    Case("signed-concat", "openvino", pair_behind_join, "y", "join"),
+    Case("counted-pads", "openvino", counted_pads, "p", "average"),
+    Case("constant-pair", "openvino", constant_on_a_grid, "a"),
     Case("same-scale", "tflite", pool_with_two_scales, "m"),
     Case("rescaling", "onnxruntime", join_with_two_scales, "j", "join"),
     Case("fixed-output", "tflite", sigmoid_with_own_scale, "s", "head"),
@@ -355,7 +388,7 @@ def check(proto: onnx.ModelProto, target: str) -> list[Finding]:
     return check_graph(load(proto, min_opset=1), find_target(target))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.rule}-{c.target}")
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.rule}-{c.target}-{c.plant.__name__}")
 def test_a_planted_violation_is_found(case: Case) -> None:
     source = clean(case.target, case.kind)
     assert check(source, case.target) == []
@@ -380,7 +413,7 @@ def test_targets_list_rules_that_exist_and_every_rule_holds_somewhere() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["net", "join", "head", "twice", "stack"])
+@pytest.mark.parametrize("kind", ["net", "join", "head", "average", "twice", "stack"])
 def test_what_graphopt_writes_is_clean(target: str, kind: str) -> None:
     assert check(clean(target, kind), target) == []
 

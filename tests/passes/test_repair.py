@@ -42,7 +42,7 @@ def integers_of(proto: onnx.ModelProto) -> dict[str, list[np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize("case", MENDED, ids=lambda c: f"{c.rule}-{c.target}")
+@pytest.mark.parametrize("case", MENDED, ids=lambda c: f"{c.rule}-{c.target}-{c.plant.__name__}")
 def test_a_planted_violation_is_mended(case: Case) -> None:
     planted = Planted(clean(case.target, case.kind))
     case.plant(planted)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from graphopt.analysis.legality.finding import RULES, Finding
 from graphopt.analysis.legality.heads import check_heads
+from graphopt.analysis.legality.misreads import check_constants, check_counted_pads, check_joins
 from graphopt.analysis.legality.pairs import check_nodes
 from graphopt.analysis.legality.places import (
     check_clamps,
@@ -34,6 +35,9 @@ _CHECKS: tuple[Check, ...] = (
     check_unwanted,
     check_scales,
     check_clamps,
+    check_joins,
+    check_counted_pads,
+    check_constants,
     check_heads,
 )
 
