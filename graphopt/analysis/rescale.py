@@ -1,0 +1,29 @@
+"""Write scales of channel classes into the weights, biases and constants of a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.channel_flow import ChannelFlow
+from graphopt.ir import Graph
+from graphopt.ir.linear_edit import Declined, affine_input, affine_output
+
+
+def rescale(graph: Graph, flow: ChannelFlow, scales: NDArray[np.float64]) -> None:
+    """Multiply every channel of class c by `scales[c]` (1 for class 0); the graph's outputs stay.
+
+    A channel's scale goes into the output channel that makes it and, inverted, into the input channels that read it.
+    """
+    for step in flow.linears:
+        for side, factors in ((affine_output, scales[step.outputs]), (affine_input, 1 / scales[step.inputs])):
+            if (factors != 1).any():
+                edit = side(graph, step.linear, factors)
+                assert not isinstance(edit, Declined)  # channel_flow pins what can't be edited
+                edit.apply(graph)
+    for addend in flow.addends:
+        factors = scales[addend.classes]
+        if (factors != 1).any():
+            tensor = graph.own_constant(addend.node, addend.index)
+            column = factors.reshape(-1, *[1] * addend.axes_behind)
+            graph.set_values(tensor, (tensor.values * column).astype(tensor.dtype))

@@ -1,0 +1,144 @@
+"""How far each channel of chosen tensors reaches, its mean square and its zeros, streamed sample by sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from graphopt.calibration import budget as memory
+from graphopt.calibration.dataset import Dataset
+from graphopt.calibration.instrument import fetch, in_graph_order
+from graphopt.calibration.session import open_session, run_session
+from graphopt.calibration.shapes import infer, types_of
+from graphopt.errors import CalibrationError
+
+Floats = NDArray[np.float64]
+
+
+def _none() -> Floats:
+    return np.zeros(0)
+
+
+@dataclass(eq=False)
+class ChannelMoments:
+    """What is remembered of each index of one axis; float64 [channels], empty until an array has been seen.
+
+    Attributes:
+        axis: of the arrays, the one that holds channels.
+        lowest, largest: the smallest value, and the largest absolute value, of all samples.
+        highs, lows: sums over samples of max(0, largest value) and of max(0, −smallest value).
+        squares: the sum of squares.
+        nonzeros: how many values aren't zero.
+        count: values of each channel so far.
+        samples: arrays so far.
+    """
+
+    axis: int
+    lowest: Floats = field(default_factory=_none)
+    largest: Floats = field(default_factory=_none)
+    highs: Floats = field(default_factory=_none)
+    lows: Floats = field(default_factory=_none)
+    squares: Floats = field(default_factory=_none)
+    nonzeros: Floats = field(default_factory=_none)
+    count: int = 0
+    samples: int = 0
+
+    @property
+    def high(self) -> Floats:
+        """How far a sample reaches above zero, on average: one outlier among the samples doesn't decide."""
+        return self.highs / max(self.samples, 1)
+
+    @property
+    def below(self) -> Floats:
+        """How far a sample reaches below zero, on average, ≥ 0."""
+        return self.lows / max(self.samples, 1)
+
+    @property
+    def mean_square(self) -> Floats:
+        """E[x²]."""
+        return self.squares / max(self.count, 1)
+
+    @property
+    def density(self) -> Floats:
+        """The share of values that aren't zero."""
+        return self.nonzeros / max(self.count, 1)
+
+    def update(self, array: NDArray[Any]) -> None:
+        """Take in one sample's values, of any shape with as many channels as before.
+
+        Raises:
+            CalibrationError: a value is NaN or infinite.
+        """
+        rows = np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
+        if not rows.size:
+            return
+        low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise CalibrationError("it holds NaN or infinity; expected finite values")
+        if not self.samples:
+            channels = len(rows)
+            self.lowest, self.largest = np.full(channels, math.inf), np.zeros(channels)
+            self.highs, self.lows = np.zeros(channels), np.zeros(channels)
+            self.squares, self.nonzeros = np.zeros(channels), np.zeros(channels)
+        self.lowest = np.minimum(self.lowest, low)
+        self.largest = np.maximum(self.largest, np.maximum(-low, high))
+        self.highs += np.maximum(high, 0)
+        self.lows += np.maximum(-low, 0)
+        self.squares += np.einsum("ci,ci->c", rows, rows, dtype=np.float64)
+        self.nonzeros += np.count_nonzero(rows, axis=1)
+        self.count += rows.shape[1]
+        self.samples += 1
+
+
+def collect_channels(
+    model: ModelProto,
+    axes: Mapping[str, int],
+    dataset: Dataset,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    memory_budget: int | None = None,
+    base_dir: Path | None = None,
+) -> dict[str, ChannelMoments]:
+    """Moments of tensors over all samples; the tensors of one sample are held at a time.
+
+    Args:
+        model: the model; it is not changed.
+        axes: tensor → the axis of its channels.
+        dataset: the samples, one model call each; iterated more than once when the budget asks for it.
+        threads: as of `collect`.
+        providers: as of `collect`.
+        memory_budget: as of `collect`.
+        base_dir: as of `collect`.
+
+    Raises:
+        CalibrationError: a tensor can't be observed, a sample can't be run, or a tensor holds NaN or infinity.
+        UnsupportedError: onnxruntime can't load the model.
+    """
+    found = {tensor: ChannelMoments(axis) for tensor, axis in axes.items()}
+    if not found:
+        return found
+    first = next(iter(dataset))
+    ordered = in_graph_order(model, list(axes))
+    inferred = infer(model, {name: value.shape for name, value in first.items()})
+    available = memory.default_budget() if memory_budget is None else memory_budget
+    for chunk in memory.chunks(inferred.sizes(ordered), available):
+        fetching = fetch(model, types_of(model, chunk, inferred, base_dir))
+        session = open_session(fetching.model, threads=threads, providers=providers, base_dir=base_dir)
+        outputs = [output for _, output in fetching.fetched]
+        for number, feed in enumerate(dataset):
+            where = f"{dataset.name}, sample {number}"
+            values = run_session(session, feed, where, outputs)
+            for (tensor, _), array in zip(fetching.fetched, values, strict=True):
+                try:
+                    found[tensor].update(array)
+                except CalibrationError as error:
+                    raise CalibrationError(f"{where}: tensor '{tensor}': {error}") from None
+    return found
