@@ -40,6 +40,7 @@ from graphopt.calibration import budget, collect, input_specs, load_dataset
 from graphopt.calibration.binning import BINS
 from graphopt.calibration.session import open_session
 from graphopt.calibration.shapes import infer
+from graphopt.calibration.weights import detached
 from graphopt.ir import load, to_proto
 from graphopt.passes.calibrate import Calibrate
 from graphopt.pipeline import Context, PassManager
@@ -100,7 +101,7 @@ def measure(folder: Path, what: str, samples: int) -> None:
             if int(number) < samples:
                 feeds[int(number)][name] = file[key]
     threads = os.cpu_count()
-    planned = onnx.ModelProto.FromString((folder / "planned.onnx").read_bytes())
+    planned = detached(load(folder / "planned.onnx")) if what in COLLECT else None
     began = time.perf_counter()
     if what == PLAIN:
         session = open_session(folder / "model.onnx", threads=threads)
@@ -111,7 +112,8 @@ def measure(folder: Path, what: str, samples: int) -> None:
     elif what in COLLECT:
         tensors = json.loads((folder / "tensors.json").read_text())
         kind: Any = what
-        collect(planned, tensors, load_dataset(feeds, input_specs(planned)), kind=kind, threads=threads)
+        assert planned is not None
+        collect(planned, tensors, load_dataset(feeds, input_specs(planned.model)), kind=kind, threads=threads)
     else:
         options = {"num_bins": 2048, "num_quantized_bins": 128} if what == "Entropy" else {}
         with tempfile.TemporaryDirectory() as scratch:

@@ -15,8 +15,9 @@ from graphopt.calibration import Statistic, collect
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.observer import KINDS, Kind
 from graphopt.calibration.solvers import Method, solver
+from graphopt.calibration.weights import detached
 from graphopt.errors import CalibrationError
-from graphopt.ir import Graph, to_proto
+from graphopt.ir import Graph
 from graphopt.pipeline import Context, Pass
 
 _KIND_OF: dict[type[Statistic], Kind] = {statistic: kind for kind, statistic in KINDS.items()}
@@ -71,7 +72,7 @@ class Calibrate(Pass):
         method = self.solver()
         kind = Histogram if ctx.histograms and Histogram in method.takes else method.needs
         statistics = collect(
-            to_proto(graph),
+            detached(graph),
             wanted,
             ctx.calibration,
             kind=_KIND_OF[kind],

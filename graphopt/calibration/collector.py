@@ -17,11 +17,12 @@ from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.implied import derive, find_implied
 from graphopt.calibration.instrument import in_graph_order
 from graphopt.calibration.observer import KINDS, Job, Kind, Observer, merge_all
-from graphopt.calibration.ranges_file import DataHash, model_hash, sample_digest
+from graphopt.calibration.ranges_file import DataHash, sample_digest
 from graphopt.calibration.rows import Grouping
 from graphopt.calibration.samples import Feed
 from graphopt.calibration.shapes import infer
 from graphopt.calibration.statistics import Statistic
+from graphopt.calibration.weights import Detached, detach
 from graphopt.calibration.workers import WorkerPool
 
 # Called after each sample with how many are done, and how many there are (None: not known).
@@ -29,7 +30,7 @@ Progress = Callable[[int, int | None], None]
 
 
 def collect(
-    model: ModelProto,
+    model: ModelProto | Detached,
     tensors: Sequence[str],
     dataset: Dataset,
     *,
@@ -48,7 +49,7 @@ def collect(
     """Statistics of the values that each tensor takes over all samples.
 
     Args:
-        model: the model; it is not changed.
+        model: the model, with its weights inside or detached; it is not changed.
         tensors: graph inputs or results of top-level nodes, no constants.
         dataset: the samples, one model call each; iterated more than once when a memory budget asks for it.
         kind: what to keep: "minmax" (`MinMax`), "ema" (`EmaMinMax`), or "histogram" (`Histogram`, exact extremes
@@ -79,11 +80,12 @@ def collect(
     """
     if not tensors:
         return {}
-    ordered = in_graph_order(model, tensors)
-    implied = find_implied(model, ordered, through_relu=kind != "histogram")
+    detached = detach(model)
+    ordered = in_graph_order(detached.model, tensors)
+    implied = find_implied(detached.model, ordered, through_relu=kind != "histogram")
     observed = [tensor for tensor in ordered if tensor not in implied]
     job = Job(
-        model,
+        detached,
         tuple(observed),
         kind,
         dataset.name,
@@ -208,9 +210,8 @@ class _Run:
     def _key(self) -> str:
         if self.checkpoint is None:
             return ""
-        return disk.calibration_key(
-            model_hash(self.job.model), self.job.kind, self.job.tensors, self.job.providers or ()
-        )
+        content = self.job.detached.content_hash()
+        return disk.calibration_key(content, self.job.kind, self.job.tensors, self.job.providers or ())
 
 
 def _together(job: Job, before: Mapping[str, Statistic], now: Mapping[str, Statistic]) -> dict[str, Statistic]:

@@ -32,7 +32,7 @@ from graphopt.calibration.rows import Batch, Signature, row_axes
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.shapes import Inferred, Shape, types_of
 from graphopt.calibration.statistics import EmaMinMax, MinMax, NotFiniteError, Statistic, finite_extremes
-from graphopt.calibration.weights import detach
+from graphopt.calibration.weights import Detached
 from graphopt.errors import CalibrationError, UnsupportedError
 
 Kind = Literal["minmax", "ema", "histogram"]
@@ -47,7 +47,7 @@ class Job:
     """What to observe, and how; can be sent to another process.
 
     Attributes:
-        model: the model as the user's.
+        detached: the model, and its weights beside it.
         tensors: of it, those to observe, in graph order; none is constant.
         kind: the statistic to keep.
         data: the name of the samples, for messages.
@@ -59,7 +59,7 @@ class Job:
         base_dir: the folder that external data is relative to.
     """
 
-    model: ModelProto
+    detached: Detached
     tensors: tuple[str, ...]
     kind: Kind
     data: str
@@ -69,6 +69,11 @@ class Job:
     threads: int | None = None
     providers: tuple[str, ...] | None = None
     base_dir: Path | None = None
+
+    @property
+    def model(self) -> ModelProto:
+        """The model's structure."""
+        return self.detached.model
 
     @property
     def batchable(self) -> bool:
@@ -127,26 +132,25 @@ class Observer:
 
     def _open(self, threads: int | None) -> None:
         job = self.job
-        types = types_of(job.model, job.tensors, job.inferred, job.base_dir)
-        detached = detach(job.model)
+        types = types_of(job.detached, job.tensors, job.inferred, job.base_dir)
         options: dict[str, Any] = {"threads": threads, "base_dir": job.base_dir, "providers": job.providers}
         if job.reduced:
-            instrumented = instrument(detached.model, types)
+            instrumented = instrument(job.model, types)
             self._outputs = [name for o in instrumented.observed for name in (o.low, o.high, o.total)]
-            self._session = open_session(replace(detached, model=instrumented.model), **options)
+            self._session = open_session(replace(job.detached, model=instrumented.model), **options)
             return
-        fetching = fetch(detached.model, types)
+        fetching = fetch(job.model, types)
         self._outputs = [output for _, output in fetching.fetched]
         if job.batchable:
             # Whatever the size of batches, one sample a call included: the same model, the same bits.
             rebatch(fetching.model, job.inputs, job.inferred)
             try:
-                self._session = open_session(replace(detached, model=fetching.model), **options)
+                self._session = open_session(replace(job.detached, model=fetching.model), **options)
                 return
             except UnsupportedError as error:
                 self.declined = str(error)
-                fetching = fetch(detached.model, types)
-        self._session = open_session(replace(detached, model=fetching.model), **options)
+                fetching = fetch(job.model, types)
+        self._session = open_session(replace(job.detached, model=fetching.model), **options)
 
     def _try(self, batch: Batch) -> None:
         """Take in a batch of a new kind; unless it gives what its samples give, it and all to come run one by one."""

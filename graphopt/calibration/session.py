@@ -70,7 +70,7 @@ def open_session(
         )
     if isinstance(model, Path):
         return _create(str(model), options, layouts, chosen)
-    detached = model if isinstance(model, Detached) else detach(model)
+    detached = detach(model)
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.weights.values()]
     options.add_external_initializers(list(detached.weights), values)
     if inline_bytes(detached.model) <= MAX_INLINE_BYTES:

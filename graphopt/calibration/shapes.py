@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from graphopt.calibration.session import open_session
+from graphopt.calibration.weights import Detached, detach
 
 Shape = tuple[int, ...]
 
@@ -60,7 +61,9 @@ def infer(model: ModelProto, inputs: Mapping[str, Shape]) -> Inferred:
     return Inferred(types, shapes)
 
 
-def types_of(model: ModelProto, tensors: Sequence[str], inferred: Inferred, base_dir: Path | None) -> dict[str, str]:
+def types_of(
+    model: ModelProto | Detached, tensors: Sequence[str], inferred: Inferred, base_dir: Path | None
+) -> dict[str, str]:
     """Each tensor's type, as onnxruntime writes it.
 
     What inference can't tell (behind operators that onnx doesn't know) is asked of onnxruntime, which needs the whole
@@ -73,11 +76,12 @@ def types_of(model: ModelProto, tensors: Sequence[str], inferred: Inferred, base
     }
     unknown = [tensor for tensor in tensors if tensor not in types]
     if unknown:
+        detached = detach(model)
         probe = ModelProto()
-        probe.CopyFrom(model)
+        probe.CopyFrom(detached.model)
         del probe.graph.output[:]
         probe.graph.output.extend(ValueInfoProto(name=tensor) for tensor in unknown)
-        session = open_session(probe, optimize=False, base_dir=base_dir)
+        session = open_session(replace(detached, model=probe), optimize=False, base_dir=base_dir)
         types |= {output.name: output.type for output in session.get_outputs()}
     return {tensor: types[tensor] for tensor in tensors}
 

@@ -6,12 +6,18 @@ onnxruntime takes weights as arrays that it reads in place (`SessionOptions.add_
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+
+from graphopt.ir import Constant, Graph, to_proto
+from graphopt.ir.protos import tensor_proto
 
 # Smaller ones stay in the model: shapes and axes are among them, which inference and rewrites read.
 _MIN_BYTES = 4096
@@ -28,6 +34,7 @@ _TYPES = frozenset(
         TensorProto.INT64,
     }
 )
+_KINDS = {helper.tensor_dtype_to_np_dtype(kind): kind for kind in sorted(_TYPES)}
 _STRUCTURE = FieldMask(
     paths=[field.name for field in ModelProto.DESCRIPTOR.fields if field.name != "graph"]
     + [f"graph.{field.name}" for field in GraphProto.DESCRIPTOR.fields if field.name != "initializer"]
@@ -41,12 +48,22 @@ class Detached:
     model: ModelProto
     weights: dict[str, NDArray[Any]]
 
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of structure and weights."""
+        digest = hashlib.sha256(self.model.SerializeToString(deterministic=True))
+        for name, values in self.weights.items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values))
+        return digest.hexdigest()
 
-def detach(model: ModelProto) -> Detached:
-    """Take the large initializers of the main graph out of a model, which isn't changed.
+
+def detach(model: ModelProto | Detached) -> Detached:
+    """Take the large initializers of the main graph out of a model, which isn't changed; nothing, if they are out.
 
     Those that a caller may override (graph inputs), that lie in files already, or whose type numpy lacks, stay.
     """
+    if isinstance(model, Detached):
+        return model
     lean = ModelProto()
     _STRUCTURE.MergeMessage(model, lean)
     weights: dict[str, NDArray[Any]] = {}
@@ -57,9 +74,27 @@ def detach(model: ModelProto) -> Detached:
             lean.graph.initializer.append(tensor)
             continue
         weights[tensor.name] = numpy_helper.to_array(tensor)
-        declared = lean.graph.initializer.add(
-            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=TensorProto.EXTERNAL
-        )
-        # onnxruntime wants a place, and never looks there: it is given the values.
-        declared.external_data.add(key="location", value="weights")
+        lean.graph.initializer.append(_declared(tensor.name, tensor.data_type, tensor.dims))
     return Detached(lean, weights)
+
+
+def detached(graph: Graph) -> Detached:
+    """A graph as a model whose large weights are the graph's own arrays, not copies; `detach` says which."""
+    weights: dict[str, NDArray[Any]] = {}
+    own = {id(constant) for constant in graph.constants if not constant.is_input}
+
+    def store(constant: Constant) -> TensorProto:
+        kind = _KINDS.get(constant.dtype)
+        if kind is None or id(constant) not in own or constant.nbytes < _MIN_BYTES:
+            return tensor_proto(constant)
+        weights[constant.name] = constant.values
+        return _declared(constant.name, kind, constant.shape)
+
+    return Detached(to_proto(graph, store=store), weights)
+
+
+def _declared(name: str, kind: int, shape: Iterable[int]) -> TensorProto:
+    """An initializer without its values. onnxruntime wants a place, and never looks there: it is given the values."""
+    declared = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+    declared.external_data.add(key="location", value="weights")
+    return declared

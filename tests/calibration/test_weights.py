@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from graphopt.calibration.session import open_session
-from graphopt.calibration.weights import detach
+from graphopt.calibration.weights import Detached, detach, detached
+from graphopt.ir import from_proto, to_proto
 
 RNG = np.random.default_rng(0)
 
@@ -58,3 +59,21 @@ def test_a_session_reads_the_weights_in_place(dtype: type[np.generic]) -> None:
 
 def test_a_weight_that_a_caller_may_override_stays() -> None:
     assert not detach(model(overridable=True)).weights
+
+
+def test_a_graph_lends_its_own_arrays() -> None:
+    graph = from_proto(model())
+    lent = detached(graph)
+    w = next(constant for constant in graph.constants if constant.name == "w")
+    assert list(lent.weights) == ["w"]
+    assert np.shares_memory(lent.weights["w"], w.values)
+    x = RNG.normal(size=(2, 64)).astype(np.float32)
+    outputs = [open_session(m).run(None, {"x": x})[0] for m in (lent, to_proto(graph))]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_the_content_counts() -> None:
+    first = detach(model())
+    assert first.content_hash() == Detached(first.model, dict(first.weights)).content_hash()
+    other = Detached(first.model, {"w": first.weights["w"] + 1})
+    assert other.content_hash() != first.content_hash()

@@ -3,6 +3,7 @@ import pytest
 
 from graphopt.calibration.observer import Job
 from graphopt.calibration.rows import Batch
+from graphopt.calibration.weights import detach
 from graphopt.calibration.workers import WorkerPool
 from graphopt.errors import CalibrationError, UnsupportedError
 from tests.calibration.test_collector import NET, SAMPLES, observe, parse
@@ -32,7 +33,7 @@ def test_errors_come_back_as_they_are():
 
 
 def test_a_worker_that_dies_is_reported():
-    pool = WorkerPool(Job(NET, ("x",), "minmax", "d"), 1)
+    pool = WorkerPool(Job(detach(NET), ("x",), "minmax", "d"), 1)
     try:
         pool._workers[0]._process.kill()
         pool._workers[0]._process.wait()
