@@ -30,6 +30,7 @@ CATALOGUE: dict[str, str] = {
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
     "calibrate": "graphopt.passes.calibrate:Calibrate",
     "correct-bias": "graphopt.passes.correct_bias:CorrectBias",
+    "protect-small-values": "graphopt.passes.protect_small_values:ProtectSmallValues",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
     "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",

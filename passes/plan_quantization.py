@@ -9,6 +9,7 @@ reason: no constant weight, not float32, no integer kernel, in a nested graph, k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
@@ -56,11 +57,14 @@ class PlanQuantization(Pass):
             )
             return
 
-        def kept(node: Node) -> bool:
-            return any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)
-
-        placement = place(graph, ctx.target, kept)
+        kept = {
+            node.name: "the user keeps it in float"
+            for node in graph.nodes
+            if any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)
+        }
+        placement = place(graph, ctx.target, lambda node: kept.get(node.name))
         fill_plan(graph, ctx.target, placement)
+        graph.plan.kept_float.update(kept)
         for node in graph.nodes:
             if node in placement.declined:
                 graph.plan.float_nodes[node.name] = placement.declined[node]
@@ -75,6 +79,27 @@ class PlanQuantization(Pass):
         ctx.remarks.note(
             None, f"{count} nodes in {ctx.target.activation.dtype}, {len(graph.plan.tensors)} tensors planned"
         )
+
+
+def plan_again(graph: Graph, target: Target, keep_float: Mapping[str, str]) -> None:
+    """Plan anew with more nodes in float (name → reason); tensors that were planned keep their calibrated ranges.
+
+    A tensor that wasn't planned before has no range yet. What was in float before stays so: it is in `plan.kept_float`,
+    or has the same reason as before.
+    """
+    plan = graph.plan
+    kept = {**plan.kept_float, **keep_float}
+    before, nested = dict(plan.tensors), set(plan.float_nodes) - {n.name for n in graph.nodes}
+    inner = {name: plan.float_nodes[name] for name in plan.float_nodes if name in nested}
+    placement = place(graph, target, lambda node: kept.get(node.name))
+    fill_plan(graph, target, placement)
+    plan.kept_float.update(kept)
+    plan.float_nodes.update((n.name, placement.declined[n]) for n in graph.nodes if n in placement.declined)
+    plan.float_nodes.update(inner)
+    for name, entry in list(plan.tensors.items()):
+        old = before.get(name)
+        if old is not None and old.range is not None and not entry.fixed and old.scheme == entry.scheme:
+            plan.set_range(name, old.range)
 
 
 def fill_plan(graph: Graph, target: Target, placement: Placement) -> None:

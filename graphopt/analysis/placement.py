@@ -57,10 +57,10 @@ class Placement:
         self.uses.setdefault(node.inputs[index], {})[(node, index)] = None
 
 
-def place(graph: Graph, target: Target, keep_float: Callable[[Node], bool]) -> Placement:
+def place(graph: Graph, target: Target, keep_float: Callable[[Node], bool | str | None]) -> Placement:
     """Find the quantized uses that `target` wants in the main graph; nodes for which `keep_float` holds have none.
 
-    Linear in the number of nodes. Changes nothing.
+    `keep_float` may give the reason, for remarks. Linear in the number of nodes. Changes nothing.
     """
     walk = _Walk(graph, target, keep_float)
     for node in reversed(graph.nodes):
@@ -72,7 +72,7 @@ def place(graph: Graph, target: Target, keep_float: Callable[[Node], bool]) -> P
 
 
 class _Walk:
-    def __init__(self, graph: Graph, target: Target, keep_float: Callable[[Node], bool]) -> None:
+    def __init__(self, graph: Graph, target: Target, keep_float: Callable[[Node], bool | str | None]) -> None:
         self.graph, self.target, self.keep_float = graph, target, keep_float
         self.placement = Placement()
         self.position = {node: k for k, node in enumerate(graph.nodes)}
@@ -194,9 +194,9 @@ class _Walk:
         if not node.is_standard:
             return None
         rule = self.target.rules.get(node.op)
-        if self.keep_float(node):
+        if kept := self.keep_float(node):
             if rule is not None:
-                self.decline(node, "the user keeps it in float")
+                self.decline(node, kept if isinstance(kept, str) else "the user keeps it in float")
             return None
         if rule is None and node.op in LINEAR:
             reason = self.target.float_reasons.get(node.op, f"{self.target.title} has no integer kernel for it")

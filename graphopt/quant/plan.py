@@ -59,6 +59,9 @@ class QuantPlan:
     quantized_nodes: dict[str, str] = field(default_factory=dict[str, str])
     # Nodes that could have been and stay float, with the reason.
     float_nodes: dict[str, str] = field(default_factory=dict[str, str])
+    # Nodes that planning was told to leave in float (by the user, or because 8 bits would ruin them), with the reason:
+    # whoever plans again goes on from these.
+    kept_float: dict[str, str] = field(default_factory=dict[str, str])
 
     def __bool__(self) -> bool:
         return bool(self.tensors)
@@ -110,3 +113,4 @@ class QuantPlan:
         self.tensors.clear()
         self.quantized_nodes.clear()
         self.float_nodes.clear()
+        self.kept_float.clear()

@@ -1,0 +1,146 @@
+"""Turn back to float what an 8-bit grid would erase: chains that amplify its error, tensors with too wide a range.
+
+    Conv(u8) → Pow → Add → Sqrt → Log → Conv(u8)      →      Conv → Pow → Add → Sqrt → Log → Conv(u8)
+
+A linear grid has one step for the largest and for the smallest values. Log, Sqrt, Reciprocal, a small denominator or
+the difference of nearly equal tensors blow the error of small values up until nothing is left of the signal, and most
+such models still run without an error. A tensor whose loudest sample is many times louder than the others leaves those
+no steps at all. Both are measured: a second copy of the float operators behind quantized reads runs on a few
+calibration samples (see `calibration.amplification`), and what reads the culprits quantized, or writes them, is planned
+in float. It declines where there are no samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.conditioning import amplified, exposure
+from graphopt.analysis.placement import place
+from graphopt.calibration import Dataset
+from graphopt.calibration.amplification import Shadow, measure_noise
+from graphopt.calibration.samples import Feed
+from graphopt.errors import ConfigError
+from graphopt.ir import Graph, Node, Tensor, Variable, to_proto
+from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.plan_quantization import plan_again
+from graphopt.pipeline import Context, Pass
+from graphopt.targets import Target, find_target
+
+# A grid that leaves the average sample less than this leaves most of them nothing; healthy tensors have 25 dB or more.
+LOWEST_GRID_SNR_DB = 12.0
+# Noise this far down is none, and a sample without any must not outweigh the others in the average.
+_NO_NOISE_DB = 60.0
+
+_Decibel = dict[Tensor, float]
+
+
+@dataclass(frozen=True)
+class ProtectSmallValues(Pass):
+    """Plan in float what 8 bits would erase.
+
+    Attributes:
+        samples: how many calibration samples the noise is measured on, spread over all of them.
+        rounds: how often the plan may change; each change is measured again.
+    """
+
+    name: ClassVar[str] = "protect-small-values"
+    summary: ClassVar[str] = (
+        "keep in float what 8 bits would erase: chains that amplify the error of a step (log, 1/x, differences)"
+    )
+
+    samples: int = 16
+    rounds: int = 8
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.rounds < 1:
+            raise ValueError(f"samples is {self.samples}, rounds {self.rounds}; expected at least 1")
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Measure, plan again without the culprits, until nothing is lost any more."""
+        if not graph.plan:
+            return
+        if any(entry.range is None for entry in graph.plan):
+            raise ConfigError("ranges are missing: put 'calibrate' before 'protect-small-values'")
+        if ctx.calibration is None:
+            ctx.remarks.declined(
+                None, "small values aren't protected: there are no samples to measure the noise on (--calibration-data)"
+            )
+            return
+        target = ctx.target or find_target(graph.plan.target or "")
+        feeds = spread(ctx.calibration, self.samples)
+        for _ in range(self.rounds):
+            found = _culprits(graph, target, *self._noise(graph, feeds, ctx))
+            if not found:
+                return
+            plan_again(graph, target, {node.name: reason for node, reason in found.items()})
+            for node, reason in found.items():
+                ctx.remarks.declined(node, f"stays in float: {reason}")
+            if any(entry.range is None for entry in graph.plan):
+                # The ranges file, if there is one, can't know tensors that weren't planned before.
+                Calibrate().run(graph, replace(ctx, ranges=None))
+        ctx.remarks.note(None, f"stopped after {self.rounds} rounds; more may be lost")
+
+    def _noise(self, graph: Graph, feeds: list[Feed], ctx: Context) -> tuple[_Decibel, _Decibel]:
+        """Average SNR of float operators' results behind quantized reads, and of planned activations on their grid."""
+        exposed = exposure(graph)
+        known = graph.tensors()
+        planned = [t for e in graph.plan if isinstance(t := known[e.tensor], Variable)]
+        results = exposed.results()
+        shadow = Shadow(*(tuple(item.name for item in items) for items in (exposed.nodes, results, planned)))
+        ranges = graph.plan.solved_ranges()
+        noise = measure_noise(to_proto(graph), list(graph.plan), ranges, shadow, feeds, threads=ctx.threads)
+        return (
+            {t: average_db(noise.results[t.name]) for t in results},
+            {t: average_db(noise.grids[t.name]) for t in planned},
+        )
+
+
+def spread(dataset: Dataset, limit: int) -> list[Feed]:
+    """At most `limit` samples, evenly spread where their number is known, else the first ones."""
+    step = 1 if dataset.count is None else max(1, dataset.count // limit)
+    return list(islice(dataset, 0, step * limit, step))
+
+
+def average_db(snr: NDArray[np.float64]) -> float:
+    """The mean over samples, in dB: a loud sample doesn't outweigh quiet ones. NaN where none has a signal."""
+    known = snr[~np.isnan(snr)]
+    return float(np.minimum(known, _NO_NOISE_DB).mean()) if known.size else float("nan")
+
+
+def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel) -> dict[Node, str]:
+    """Nodes to leave in float, with the reason, in graph order."""
+    plan = graph.plan
+    placement = place(graph, target, lambda node: plan.kept_float.get(node.name))
+    found: dict[Node, str] = {}
+
+    def blame(uses: Iterable[tuple[Node, int]], reason: str) -> None:
+        for node, index in uses:
+            writer = placement.writers.get(node.inputs[index])
+            if node.name in plan.quantized_nodes:
+                found.setdefault(node, reason)
+            elif writer is not None:
+                # A float operator that reads integers because the operator before it only writes integers.
+                found.setdefault(writer, reason)
+
+    for finding in amplified(exposure(graph), snr, grids):
+        blame(finding.reads, str(finding))
+    known = graph.tensors()
+    nodes = {n.name: n for n in graph.nodes}
+    for entry in plan:
+        tensor = known[entry.tensor]
+        if tensor not in grids or not grids[tensor] < LOWEST_GRID_SNR_DB:
+            continue
+        reason = (
+            f"8 bits have no steps for most of '{entry.tensor}': {grids[tensor]:.0f} dB are left of it in an average "
+            "sample, whose values are small against the largest"
+        )
+        blame([(nodes[e.node], e.index) for e in entry.edges], reason)
+        if tensor in placement.writers:
+            found.setdefault(placement.writers[tensor], reason)
+    return {node: found[node] for node in graph.nodes if node in found}
