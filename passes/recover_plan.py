@@ -24,10 +24,12 @@ from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR
 from graphopt.passes._clamps import restore_clamps
+from graphopt.passes._kept_weights import kept_range
 from graphopt.passes._known_ranges import Ranges, cut_to_activations, known_ranges, shared_ranges, spread
+from graphopt.passes._scalar_scales import scalar_scales
 from graphopt.passes.plan_quantization import fill_plan
 from graphopt.pipeline import Context, Pass
-from graphopt.quant import Range, TensorPlan, solve_params
+from graphopt.quant import TensorPlan, solve_params
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class RecoverPlan(Pass):
         """Take the pairs out, plan anew, and fill in the ranges that they had."""
         if ctx.target is None:
             raise ConfigError("recover-plan needs a target; give one with --target")
+        scalar_scales(graph)
         found = strip(graph, exact=True)
+        _note_left_alone(graph, ctx, found)
         graph.sort()
         restore_clamps(found, ctx)
         graph.sort()
@@ -60,6 +64,17 @@ class RecoverPlan(Pass):
                 graph.plan.set_range(entry.tensor, ranges[tensor])
         _note_changes(graph, ctx, found)
         _store_again(graph, found)
+
+
+def _note_left_alone(graph: Graph, ctx: Context, found: Skeleton) -> None:
+    """Say which Q/DQ nodes are no part of the plan."""
+    nested = [
+        n for scope in list(graph.walk())[1:] for n in scope.nodes if n.is_op("QuantizeLinear", "DequantizeLinear")
+    ]
+    for count, where in ((found.narrow, "around 16-bit floats"), (len(nested), "in nested graphs")):
+        if count:
+            text = f"{count} Q/DQ nodes {where} keep their types and places: nothing is planned there"
+            ctx.remarks.declined(None, text)
 
 
 def _place_known(graph: Graph, ctx: Context, found: Skeleton, ranges: Ranges) -> tuple[Placement, Ranges]:
@@ -112,21 +127,11 @@ def _without_range(placement: Placement, ranges: Ranges) -> dict[Node, str]:
 
 
 def _keep_weight(graph: Graph, found: Skeleton, weight: Constant, entry: TensorPlan) -> None:
-    """The range whose scale is the one that the weight has, where the target takes its integers as they are."""
+    """The range whose scales are those that the weight has, as far as the target can take them."""
     reads = [found.reads.get((e.node, e.index), ()) for e in entry.edges]
-    grid = reads[0][-1] if reads and reads[0] else None
-    if grid is None or entry.range is None or grid.scale is None or grid.zero_point is None:
-        return
-    stored = found.stored.get(weight)
-    narrow = stored is None or not bool((stored == np.iinfo(np.int8).min).any())
-    axis = entry.scheme.channel_axis
-    if str(grid.dtype) != entry.scheme.dtype or grid.zero_point.any() or not narrow or grid.axis not in (None, axis):
-        return
-    shape = () if axis is None else (weight.shape[axis],)
-    if grid.axis is None and grid.scale.size != 1:
-        return
-    scale = np.broadcast_to(grid.scale.reshape(() if grid.axis is None else (-1,)), shape).astype(np.float64)
-    graph.plan.set_range(entry.tensor, Range(-scale * entry.scheme.qmax, scale * entry.scheme.qmax))
+    kept = kept_range(weight, reads[0][-1], entry.scheme) if reads and reads[0] else None
+    if kept is not None:
+        graph.plan.set_range(entry.tensor, kept)
 
 
 def _note_changes(graph: Graph, ctx: Context, found: Skeleton) -> None:
@@ -134,7 +139,7 @@ def _note_changes(graph: Graph, ctx: Context, found: Skeleton) -> None:
     ranges = graph.plan.solved_ranges()
     tensors = graph.tensors()
     for entry in graph.plan:
-        grids = found.writes.get(tensors[entry.tensor], [])
+        grids = [] if isinstance(tensors[entry.tensor], Constant) else found.writes.get(tensors[entry.tensor], [])
         covered = grids[0].range() if grids else None
         if covered is None or grids[0].scale is None:
             continue

@@ -79,6 +79,6 @@ def _finding(scene: Scene, found: Found) -> Finding:
         found=found.text,
         why=breach.why,
         mend=rule.mend,
-        fixable=rule.fixable if found.fixable is None else found.fixable,
+        fixable=(rule.fixable if found.fixable is None else found.fixable) and (not scene.narrow or rule.in_place),
         affects=tuple(affects),
     )

@@ -20,12 +20,14 @@ class Rule:
         forbids: what it looks for.
         mend: what to do.
         fixable: whether `lint --fix` does it without calibration data.
+        in_place: whether it does so at the node itself, whatever the floats and the graph around it.
     """
 
     id: str
     forbids: str
     mend: str
     fixable: bool
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Finding:
 
 _RULES = (
     # How Q/DQ nodes are written.
-    Rule("scale-rank", "one scale or zero point of shape [1]", "make scale and zero point scalars (rank 0)", True),
+    Rule("scale-rank", "one scale or zero point of shape [1]", "make scale and zero point scalars (rank 0)", True,
+         in_place=True),
     Rule("scale-value", "a scale that is zero, negative, subnormal, infinite or NaN", "calibrate again", False),
     Rule("scale-constant", "a scale or zero point computed at run time", "store it as an initializer", False),
     Rule("opset", "Q/DQ that the model's opset doesn't have", "export with a newer opset", False),

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphopt.analysis.legality.grid import INT32, SIXTEEN_BITS, Grid, constant_value, read_grid
+from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, SIXTEEN_BITS, Grid, constant_value, read_grid
 from graphopt.analysis.legality.scene import Found, Scene
 from graphopt.ir import Graph, Node
+from graphopt.targets import Target
 
 _PER_CHANNEL_OPSET = 13
 _WIDE_OPSET = 21
@@ -24,6 +25,8 @@ def check_nodes(scene: Scene) -> Iterator[Found]:
         for node in scope.nodes:
             if node.is_op("QuantizeLinear", "DequantizeLinear") and node.input(0) is not None:
                 yield from _node(scope, node)
+                if scope is not scene.graph:
+                    yield from _nested(scene.target, node)
             elif node.is_op(*_INTEGER_OPERATORS):
                 yield Found("integer-operator", node, f"{node.op} computes with integers itself")
             elif _is_quantized_contrib(node):
@@ -54,6 +57,19 @@ def _node(graph: Graph, node: Node) -> Iterator[Found]:
             yield Found("float-input", node, f"'{node.inputs[0].name}' is {dtype}", node.inputs[0].name, affects)
     else:
         yield from _source(graph, node, grid, affects)
+
+
+def _nested(target: Target, node: Node) -> Iterator[Found]:
+    """Types in nested graphs, where nothing is planned, so that --fix changes none."""
+    grid, name = read_grid(node), node.inputs[0].name
+    is_stored = constant_value(node.inputs[0]) is not None
+    if grid.dtype not in EIGHT_BITS or is_stored != (node.op == "DequantizeLinear"):
+        return  # a pair is judged once, at its QuantizeLinear
+    wanted, kind = (target.weight, "weight") if is_stored else (target.activation, "activation")
+    if str(grid.dtype) != wanted.dtype:
+        yield Found(f"{kind}-type", node, f"'{name}' is {grid}; expected {wanted.dtype}", name, fixable=False)
+    elif wanted.symmetric and grid.zero_point is not None and grid.zero_point.any():
+        yield Found(f"{kind}-zero-point", node, f"'{name}' is {grid}; expected zero point 0", name, fixable=False)
 
 
 def _rank(node: Node, grid: Grid, affects: tuple[Node, ...]) -> Iterator[Found]:

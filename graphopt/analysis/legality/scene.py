@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.analysis.legality.grid import EIGHT_BITS, SIXTEEN_BITS, Grid
-from graphopt.analysis.legality.skeleton import Skeleton, strip
+from graphopt.analysis.legality.skeleton import NARROW_FLOATS, Skeleton, strip
 from graphopt.analysis.placement import Placement, place
 from graphopt.ir import Graph, Node, Tensor, Variable, from_proto, to_proto
 from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR
 from graphopt.quant import Scheme
 from graphopt.targets import Role, Target
-
-_NARROW_FLOATS = frozenset({"float16", "bfloat16"})
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,16 @@ Check = Callable[["Scene"], Iterator[Found]]
 
 @dataclass(frozen=True)
 class Scene:
-    """A Q/DQ model (`graph`, never changed), the float model inside it, and where the target wants integers there."""
+    """A Q/DQ model (`graph`, never changed), the float model inside it, and where the target wants integers there.
+
+    `narrow`: it computes in 16-bit floats around its integers, which `lint --fix` leaves alone.
+    """
 
     graph: Graph
     target: Target
     skeleton: Skeleton
     placement: Placement
+    narrow: bool = False
 
     @property
     def inner(self) -> Graph:
@@ -94,12 +96,14 @@ def look(graph: Graph, target: Target) -> Scene:
     `graph` is copied: weights are dequantized for the time of the check.
     """
     inner = from_proto(to_proto(graph))
+    narrow = False
     for tensor in inner.tensors().values():
         # Strongly typed models compute in float16 around the same integers.
-        if isinstance(tensor, Variable) and str(tensor.dtype) in _NARROW_FLOATS:
+        if isinstance(tensor, Variable) and str(tensor.dtype) in NARROW_FLOATS:
             inner.set_type(tensor, np.dtype(np.float32), tensor.shape)
+            narrow = True
     skeleton = strip(inner)
-    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton)))
+    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton)), narrow)
 
 
 def is_integer_read(grids: tuple[Grid, ...]) -> bool:

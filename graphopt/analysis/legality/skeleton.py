@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from graphopt.analysis.legality.grid import Grid, constant_value, read_grid
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable
 
+NARROW_FLOATS = frozenset({"float16", "bfloat16"})
+
 Use = tuple[str, int]
 """(node name, input index)."""
 
@@ -32,6 +34,7 @@ class Skeleton:
         writes: float tensor → the QuantizeLinear nodes that read it.
         stored: constant that was dequantized → its integers as the file holds them.
         outputs: position of the graph output → the grids it is read on.
+        narrow: how many nodes were left alone because their real values are float16 or bfloat16.
     """
 
     graph: Graph
@@ -39,6 +42,7 @@ class Skeleton:
     writes: dict[Tensor, list[Grid]] = field(default_factory=dict[Tensor, list[Grid]])
     stored: dict[Tensor, NDArray[Any]] = field(default_factory=dict[Tensor, NDArray[Any]])
     outputs: dict[int, tuple[Grid, ...]] = field(default_factory=dict[int, tuple[Grid, ...]])
+    narrow: int = 0
 
     def read(self, node: Node, index: int | None) -> tuple[Grid, ...]:
         """The grids between input `index` of `node` and its float tensor; () where the values are float."""
@@ -48,11 +52,15 @@ class Skeleton:
 def strip(graph: Graph, *, exact: bool = False) -> Skeleton:
     """Take the Q/DQ pairs out of the main graph, in place. Linear in the number of nodes.
 
-    With `exact`, a pair whose two nodes disagree about the grid stays: it multiplies by the quotient of its scales.
+    With `exact`, a pair whose two nodes disagree about the grid stays: it multiplies by the quotient of its scales. So
+    does one of narrow floats.
     """
     found = Skeleton(graph)
     chains: dict[Tensor, tuple[Tensor, tuple[Grid, ...]]] = {}
     pairs = [n for n in graph.nodes if n.is_op("QuantizeLinear", "DequantizeLinear") and n.input(0) is not None]
+    if exact:
+        narrow = {n for n in pairs if str(_real(n).dtype) in NARROW_FLOATS}
+        pairs, found.narrow = [n for n in pairs if n not in narrow], len(narrow)
     for node in pairs:
         data, grid = node.inputs[0], read_grid(node)
         root, before = chains.get(data, (data, ()))
@@ -78,6 +86,11 @@ def strip(graph: Graph, *, exact: bool = False) -> Skeleton:
     graph.sort()
     _fold_transposes(found)
     return found
+
+
+def _real(node: Node) -> Tensor:
+    """The tensor of real values that a QuantizeLinear reads or a DequantizeLinear writes."""
+    return node.inputs[0] if node.op == "QuantizeLinear" else node.outputs[0]
 
 
 def _initializer(graph: Graph, tensor: Tensor) -> Tensor:
