@@ -24,6 +24,7 @@ from graphopt.analysis.conditioning import amplified, exposure
 from graphopt.analysis.placement import place
 from graphopt.calibration import Dataset
 from graphopt.calibration.amplification import Shadow, measure_noise
+from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.samples import Feed
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, Node, Tensor, Variable, to_proto
@@ -33,7 +34,7 @@ from graphopt.pipeline import Context, Pass
 from graphopt.targets import Target, find_target
 
 # A grid that leaves the average sample less than this leaves most of them nothing; healthy tensors have 25 dB or more.
-LOWEST_GRID_SNR_DB = 12.0
+LOWEST_GRID_SNR_DB = 20.0
 # Noise this far down is none, and a sample without any must not outweigh the others in the average.
 _NO_NOISE_DB = 60.0
 
@@ -50,9 +51,7 @@ class ProtectSmallValues(Pass):
     """
 
     name: ClassVar[str] = "protect-small-values"
-    summary: ClassVar[str] = (
-        "keep in float what 8 bits would erase: chains that amplify the error of a step (log, 1/x, differences)"
-    )
+    summary: ClassVar[str] = "keep in float what 8 bits would erase: amplified rounding errors, too wide a range"
 
     samples: int = 16
     rounds: int = 8
@@ -75,7 +74,7 @@ class ProtectSmallValues(Pass):
         target = ctx.target or find_target(graph.plan.target or "")
         feeds = spread(ctx.calibration, self.samples)
         for _ in range(self.rounds):
-            found = _culprits(graph, target, *self._noise(graph, feeds, ctx))
+            found = _culprits(graph, target, *self._noise(graph, feeds, ctx), _barely_seen(graph, ctx))
             if not found:
                 return
             plan_again(graph, target, {node.name: reason for node, reason in found.items()})
@@ -113,7 +112,18 @@ def average_db(snr: NDArray[np.float64]) -> float:
     return float(np.minimum(known, _NO_NOISE_DB).mean()) if known.size else float("nan")
 
 
-def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel) -> dict[Node, str]:
+def _barely_seen(graph: Graph, ctx: Context) -> set[str]:
+    """Planned tensors of one value a sample, fewer in all than 8 bits have steps: the next one may be outside."""
+    assert ctx.calibration is not None
+    found: set[str] = set()
+    for entry in graph.plan:
+        seen = ctx.statistics.get(entry.tensor)
+        if isinstance(seen, Histogram) and seen.count < entry.scheme.steps and seen.count == ctx.calibration.count:
+            found.add(entry.tensor)
+    return found
+
+
+def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, barely_seen: set[str]) -> dict[Node, str]:
     """Nodes to leave in float, with the reason, in graph order."""
     plan = graph.plan
     placement = place(graph, target, lambda node: plan.kept_float.get(node.name))
@@ -134,12 +144,15 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel) -> d
     nodes = {n.name: n for n in graph.nodes}
     for entry in plan:
         tensor = known[entry.tensor]
-        if tensor not in grids or not grids[tensor] < LOWEST_GRID_SNR_DB:
+        if entry.tensor in barely_seen:
+            reason = f"the range of '{entry.tensor}' is known from fewer values than 8 bits have steps"
+        elif tensor in grids and grids[tensor] < LOWEST_GRID_SNR_DB:
+            reason = (
+                f"8 bits leave {grids[tensor]:.0f} dB of '{entry.tensor}' in an average sample: most values are small "
+                "against the largest"
+            )
+        else:
             continue
-        reason = (
-            f"8 bits have no steps for most of '{entry.tensor}': {grids[tensor]:.0f} dB are left of it in an average "
-            "sample, whose values are small against the largest"
-        )
         blame([(nodes[e.node], e.index) for e in entry.edges], reason)
         if tensor in placement.writers:
             found.setdefault(placement.writers[tensor], reason)
