@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -154,63 +154,6 @@ def emit_unary(em: Emitter, op: Op, kind: str, options: dict[str, object]) -> No
     em.add(kind, [em.want(data, order)], [target], **options)
 
 
-def clip(em: Emitter, op: Op) -> None:
-    """A Clip (or Relu) that nothing before it takes along."""
-    data = op.input(0)
-    low, high = op.bounds
-    if op.kind == "Clip":
-        limits = [op.constant(1, "min"), op.constant(2, "max")]
-        first = -INF if limits[0] is None else float(limits[0].reshape(()))
-        second = INF if limits[1] is None else float(limits[1].reshape(()))
-        # What comes behind it (op.bounds) has the last word.
-        low, high = min(max(first, low), high), max(min(second, high), low)
-    else:
-        low, high = max(low, 0.0), max(high, 0.0)
-    op.bounds = (low, high)
-    order = em.common_order([data], op.output)
-    source = em.want(data, order)
-    if data.grid is None or data.grid == op.output.grid:
-        em.clamped(op, order, source)
-        return
-    target, activation = em.result(op, order)
-    requantize(em, source, target, activation)
-
-
-def leaky_relu(em: Emitter, op: Op) -> None:
-    """LeakyRelu → LEAKY_RELU; integers as max(x, alpha · x).
-
-    LEAKY_RELU has 8 bits for the slope and for the ratio of the scales, in XNNPACK: off by one for 2 to 4 % of all
-    values (measured), which deep models amplify.
-    """
-    data, alpha = op.input(0), float(op.attr("alpha", 0.01))
-    if not op.is_integer or not 0 < alpha < 1:
-        emit_unary(em, op, "LEAKY_RELU", {"alpha": alpha})
-        return
-    order = em.common_order([data], op.output)
-    source = em.want(data, order)
-    low = em.temporary(op.output, order)
-    slope = em.array(np.full(1, 127, np.int8), "slope", Grid((float(np.float32(alpha / 127)),), (0,)))
-    em.add("MUL", [source, slope], [low])
-    high = on_grid(em, source, op.output.grid)
-    target, _ = em.result(op, order, fuses=False)
-    em.add("MAXIMUM", [high, low], [target])
-
-
-def prelu(em: Emitter, op: Op) -> None:
-    """PRelu → PRELU, whose slopes lack the batch axis."""
-    data, slope = op.input(0), op.input(1)
-    if slope.array is None:
-        raise UnwritableError("its slope is not a constant")
-    order = em.common_order([data], op.output)
-    if order[0] != 0 or slope.rank > data.rank or (slope.rank == data.rank and slope.shape[0] != 1):
-        raise UnwritableError("its slopes differ along the batch")
-    missing = data.rank - slope.rank
-    whole = slope.array.reshape((1,) * missing + slope.shape).transpose(order)[0]
-    source = em.want(data, order)
-    target, _ = em.result(op, order, fuses=False)
-    em.add("PRELU", [source, em.array(np.ascontiguousarray(whole), slope.name, slope.grid)], [target])
-
-
 def cast(em: Emitter, op: Op) -> None:
     """Cast → CAST."""
     types = schema().TensorType
@@ -227,51 +170,6 @@ def where(em: Emitter, op: Op) -> None:
     order = em.common_order(values, op.output)
     target, _ = em.result(op, order, fuses=False)
     em.add("SELECT_V2", [operand(em, v, order) for v in values], [target])
-
-
-def gelu(op: Op) -> dict[str, object]:
-    """Which of the two forms."""
-    approximate = op.attr("approximate", "none")
-    approximate = approximate.decode() if isinstance(approximate, bytes) else approximate
-    return {"approximate": approximate == "tanh"}
-
-
-def chain(*steps: tuple[str, float | None]) -> Lowering:
-    """Float operators one after the other, each with one operand or with a constant as the second."""
-
-    def lower(em: Emitter, op: Op) -> None:
-        data = op.input(0)
-        if data.dtype != _FLOAT:
-            raise UnwritableError(f"{op.kind} of {data.dtype} isn't written")
-        order = em.common_order([data], op.output)
-        target, _ = em.result(op, order, fuses=False)
-        emit_chain(em, op.output, order, em.want(data, order), target, steps)
-
-    return lower
-
-
-def emit_chain(
-    em: Emitter, like: Value, order: Order, source: int, target: int, steps: Sequence[tuple[str, float | None]]
-) -> None:
-    """The operators of `chain`."""
-    for k, (kind, number) in enumerate(steps):
-        made = target if k == len(steps) - 1 else em.temporary(like, order)
-        operands = [source] if number is None else [source, em.array(np.array(number, np.float32), "number")]
-        em.add(kind, operands, [made])
-        source = made
-
-
-def hard_sigmoid(em: Emitter, op: Op) -> None:
-    """max(0, min(1, alpha · x + beta))"""
-    slope, offset = float(op.attr("alpha", 0.2)), float(op.attr("beta", 0.5))
-    chain(("MUL", slope), ("ADD", offset), ("MAXIMUM", 0.0), ("MINIMUM", 1.0))(em, op)
-
-
-def elu(em: Emitter, op: Op) -> None:
-    """LiteRT's ELU has alpha 1."""
-    if op.attr("alpha", 1.0) != 1.0:
-        raise UnwritableError("LiteRT's ELU has alpha 1")
-    emit_unary(em, op, "ELU", {})
 
 
 def reciprocal(em: Emitter, op: Op) -> None:
@@ -321,19 +219,11 @@ LOWERINGS: dict[str, Lowering] = {
     **{
         op: unary(kind)
         for op, kind in (
-            ("Sigmoid", "LOGISTIC"), ("Tanh", "TANH"), ("HardSwish", "HARD_SWISH"), ("Exp", "EXP"), ("Log", "LOG"),
+            ("Exp", "EXP"), ("Log", "LOG"),
             ("Sqrt", "SQRT"), ("Abs", "ABS"), ("Neg", "NEG"), ("Floor", "FLOOR"), ("Ceil", "CEIL"), ("Sin", "SIN"),
             ("Cos", "COS"), ("Not", "LOGICAL_NOT"), ("Sign", "SIGN"), ("Round", "ROUND"),
         )
     },
-    "Relu": clip,
-    "Clip": clip,
-    "LeakyRelu": leaky_relu,
-    "PRelu": prelu,
-    "Elu": elu,
-    "Gelu": unary("GELU", gelu),
-    "HardSigmoid": hard_sigmoid,
-    "Softplus": chain(("EXP", None), ("ADD", 1.0), ("LOG", None)),
     "Reciprocal": reciprocal,
     "Cast": cast,
     "Where": where,

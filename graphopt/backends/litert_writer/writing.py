@@ -11,6 +11,7 @@ from typing import Literal
 from onnx import ModelProto
 
 from graphopt.backends.litert_writer import (
+    lower_activations,
     lower_elementwise,
     lower_linear,
     lower_moves,
@@ -36,6 +37,7 @@ LOWERINGS: dict[str, Lowering] = {
     **lower_linear.LOWERINGS,
     **lower_pools.LOWERINGS,
     **lower_elementwise.LOWERINGS,
+    **lower_activations.LOWERINGS,
     **lower_moves.LOWERINGS,
     **lower_reductions.LOWERINGS,
     **lower_resize.LOWERINGS,
