@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from onnx import ModelProto
 
-from graphopt.calibration import budget
+from graphopt.calibration import Dataset, Feed, budget
 from graphopt.calibration.prefix import Prefix, affordable
 from graphopt.ir import Graph, from_proto, to_proto
 from graphopt.passes.insert_qdq import InsertQdq
@@ -26,10 +26,12 @@ class Pair:
     Attributes:
         reference: the float model as it was before a pass changed a weight at the expense of the outputs.
         quantized: with integers for every planned tensor.
+        planned: the model that `quantized` runs, to look up which tensors its nodes read.
     """
 
     reference: Prefix
     quantized: Prefix
+    planned: ModelProto
 
 
 def open_pair(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> Pair | None:
@@ -41,18 +43,24 @@ def open_pair(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> Pair | N
     if ctx.calibration is None:
         return None
     reference, quantized = float_reference(graph, ctx), simulated(graph, ctx, quantize)
-    first = next(iter(ctx.calibration))
-    held = ctx.resources.memory_budget or min(budget.default_budget(), _HELD_BYTES)
-    most = affordable(reference, {name: value.shape for name, value in first.items()}, held // 2)
-    feeds = list(ctx.calibration.limited(most))
-    if ctx.calibration.count is not None and most < ctx.calibration.count:
-        ctx.remarks.note(None, f"measured on the first {most} samples, whose tensors fit in {held / 2**20:,.0f} MiB")
+    feeds = affordable_samples(ctx.calibration, reference, ctx, copies=2)
     name = ctx.calibration.name
     return Pair(
         Prefix(reference, feeds, name=name, threads=ctx.threads),
         # Rewrites beyond standard ONNX would put integer kernels in, some of which saturate on older CPUs.
         Prefix(quantized, feeds, name=name, threads=ctx.threads, optimize="basic"),
+        quantized,
     )
+
+
+def affordable_samples(dataset: Dataset, model: ModelProto, ctx: Context, copies: int = 1) -> list[Feed]:
+    """As many samples as `copies` models like this one can hold in a `Prefix` each; a remark says so if not all."""
+    first = next(iter(dataset))
+    held = ctx.resources.memory_budget or min(budget.default_budget(), _HELD_BYTES)
+    most = affordable(model, {name: value.shape for name, value in first.items()}, held // copies)
+    if dataset.count is not None and most < dataset.count:
+        ctx.remarks.note(None, f"measured on the first {most} samples, whose tensors fit in {held / 2**20:,.0f} MiB")
+    return list(dataset.limited(most))
 
 
 def float_reference(graph: Graph, ctx: Context) -> ModelProto:

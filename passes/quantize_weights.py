@@ -13,20 +13,15 @@ too stays for them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, Graph, Node, fixed_value
-from graphopt.ir.linear import linear_view
+from graphopt.ir import Constant, Graph, Node
+from graphopt.passes._planned_weights import least_scales
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import QuantParams, Range, TensorPlan, quantize, round_balanced, solve_params
-from graphopt.targets import find_target
-
-# Half of int32, so that the accumulated products still have room above the bias.
-BIAS_LIMIT = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ class QuantizeWeights(Pass):
         for entry in entries:
             tensor = constants[entry.tensor]
             params = solve_params(ranges[entry.tensor], entry.scheme)
-            if entry.scheme.channel_axis is not None and graph.plan.target is not None:
-                params = self._fit_bias(graph, ctx, entry, params, nodes, ranges)
+            if entry.scheme.channel_axis is not None and entry.edges:
+                params = _fit_bias(graph, ctx, entry, params, ranges, nodes)
             before = tensor.nbytes
             self._materialise(graph, entry, tensor, params, nodes)
             graph.plan.remove(entry.tensor)
@@ -76,46 +71,18 @@ class QuantizeWeights(Pass):
         for edge in entry.edges:
             graph.set_input(nodes[edge.node], edge.index, output)
 
-    def _fit_bias(
-        self,
-        graph: Graph,
-        ctx: Context,
-        entry: TensorPlan,
-        params: QuantParams,
-        nodes: dict[str, Node],
-        ranges: dict[str, Range],
-    ) -> QuantParams:
-        """Scales raised where the int32 bias of one of the weight's nodes would overflow."""
-        target = find_target(graph.plan.target or "")
-        if target.bias != "int32":
-            return params
-        scale = params.scale.astype(np.float64)
-        for edge in entry.edges:
-            linear = linear_view(graph, nodes[edge.node])
-            if linear is None or linear.bias_index is None:
-                continue
-            bias = fixed_value(linear.node.input(linear.bias_index))
-            data = graph.plan.tensors.get(linear.data.name)
-            if bias is None or data is None:
-                continue
-            data_scale = float(solve_params(ranges[data.tensor], data.scheme).scale)
-            needed = _per_channel(bias, scale.shape[0]) / (data_scale * BIAS_LIMIT)
-            raised = np.maximum(scale, needed)
-            if (raised > scale).any():
-                ctx.remarks.note(
-                    linear.node,
-                    f"{int((raised > scale).sum())} channels got a coarser weight scale so that the bias fits",
-                )
-            scale = raised
-        return replace(params, scale=scale.astype(np.float32))
 
-
-def _per_channel(bias: NDArray[Any], channels: int) -> NDArray[np.float64]:
-    """Largest |bias| for each index of the weight's channel axis (a grouped ConvTranspose shares them over groups)."""
-    flat = np.abs(bias.astype(np.float64)).reshape(-1)
-    if flat.size % channels:
-        return np.full(channels, flat.max(initial=0.0))
-    return flat.reshape(-1, channels).max(axis=0)
+def _fit_bias(
+    graph: Graph, ctx: Context, entry: TensorPlan, params: QuantParams, ranges: dict[str, Range], nodes: dict[str, Node]
+) -> QuantParams:
+    """Scales raised where the int32 bias of one of the weight's layers would overflow."""
+    scale = params.scale.astype(np.float64)
+    raised = np.maximum(scale, least_scales(graph, entry, ranges, nodes))
+    count = int((raised > scale).sum())
+    if not count:
+        return params
+    ctx.remarks.note(nodes[entry.edges[0].node], f"{count} channels got a coarser weight scale so that the bias fits")
+    return replace(params, scale=raised.astype(np.float32))
 
 
 def _ranges(graph: Graph) -> dict[str, Range]:
