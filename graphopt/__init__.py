@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from graphopt.backends.agreement import Agreement
     from graphopt.errors import (
+        AccuracyError,
         CalibrationError,
         ConfigError,
         EmitError,
@@ -66,6 +67,7 @@ _MODULES = {
     ),
     "graphopt.backends.agreement": ("Agreement",),
     "graphopt.errors": (
+        "AccuracyError",
         "CalibrationError",
         "ConfigError",
         "EmitError",
@@ -84,6 +86,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "TARGETS",
+    "AccuracyError",
     "Agreement",
     "Calibration",
     "CalibrationError",

@@ -31,6 +31,10 @@ class CalibrationError(GraphoptError):
     """Calibration or validation data is missing, malformed, or not finite."""
 
 
+class AccuracyError(GraphoptError):
+    """The result is less accurate than what the user demands, and nothing more can be done about it."""
+
+
 class EmitError(GraphoptError):
     """The result can't be written."""
 

@@ -13,9 +13,12 @@ from numpy.typing import ArrayLike
 
 from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.emitting import Saved, check_format, check_output, check_sizes, save_result
+from graphopt.api.guarding import Guard
+from graphopt.api.metrics import Demand, Judge, Metric, demand
 from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.api.replanning import Compiled, Watch
 from graphopt.api.verifying import check_verifiable, prove
-from graphopt.calibration import Preprocess, Source
+from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
@@ -24,8 +27,8 @@ from graphopt.pipeline import Instrument, PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_to_text
-from graphopt.report.measure import comparable, measure
-from graphopt.report.samples import open_samples, with_labels
+from graphopt.report.measure import comparable, measure, runnable
+from graphopt.report.samples import open_samples, reported, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
 
@@ -76,6 +79,10 @@ def optimize(
     keep_float: Sequence[str] = (),
     method: str | None = None,
     percentile: float | None = None,
+    max_drop: float | None = None,
+    metric: str | Metric | None = None,
+    min_sqnr: float | None = None,
+    layers: bool = False,
     verify: bool = False,
     device: str | None = None,
     output: str | Path | None = None,
@@ -103,6 +110,13 @@ def optimize(
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
         method: how ranges are chosen from what was observed: "minmax", "ema", "percentile", "kl", "mse", "auto".
         percentile: the share of values, in percent, that method "percentile" covers; it implies that method.
+        max_drop: how far the result's accuracy may fall below the float model's, on the validation samples (for want of
+            them, the calibration samples): points of top-1, or the unit of `metric`. Where it falls further, the layers
+            that lose most stay float, until it holds. See `api.guarding`.
+        metric: what `max_drop` is about: "top1" (the default), or "module:function" or a function of your own, which
+            is called with (runs, labels), see `api.metrics`, and returns a number, of which more is better.
+        min_sqnr: in place of `max_drop`: the least SQNR, in dB, that each output must have.
+        layers: measure what each layer loses in 8 bits, alone and in the whole model, see `backends.layer_errors`.
         verify: run or build the result in the target's engine, see `verify`; when a node that is planned in 8 bits
             doesn't run in 8 bits there, nothing is saved.
         device: what to verify for, where the engine has a choice.
@@ -115,6 +129,7 @@ def optimize(
 
     Raises:
         GraphoptError: something on the user's side is wrong; nothing was written then.
+        AccuracyError: `max_drop` or `min_sqnr` can't be held, even with all layers in float; nothing was written.
         VerificationError: with `verify`, the result doesn't run as planned; nothing was written.
         InternalError: a pass broke the model, which is a bug; `reproducer` is a folder that shows it.
     """
@@ -129,6 +144,11 @@ def optimize(
         method=method,
         percentile=percentile,
     )
+    if layers and not choice.has(PlanQuantization):
+        raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
+    demanded = demand(max_drop, metric, min_sqnr)
+    if demanded is not None and not choice.has(PlanQuantization):
+        raise ConfigError(f"{demanded} is demanded, which is about 8 bits, and no pass of this pipeline quantizes")
     calibration_data = choice.settings.calibration_data if calibration_data is None else calibration_data
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
@@ -153,11 +173,21 @@ def optimize(
     ctx = choice.context(calibration, threads, progress, resources)
     ctx.ranges = read_ranges(ranges, model, base_dir, choice)
 
-    watching = (Reproducer(), Verify()) if instruments is None else instruments
-    records = PassManager(choice.passes, watching).run(graph, ctx)
-
     samples = {"validation": validation, "calibration": calibration}
+    judge = None if demanded is None else _judge(demanded, model, base_dir, comparable(**samples), threads, progress)
+
+    watch = Watch()
+    watching = (Reproducer(), Verify()) if instruments is None else instruments
+    records = PassManager(choice.passes, (watch, *watching)).run(graph, ctx)
+    compiled, guarded = Compiled(graph, choice.passes, tuple(records), ctx.remarks), None
+    if judge is not None:
+        compiled, guarded = Guard(compiled, watch, ctx, judge, progress).hold(on_calibration_data=validation is None)
+    graph = compiled.graph
+
     measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
+    errors = None
+    if layers:
+        errors = watch.errors(compiled.graph, comparable(**samples), threads)
     verification = None
     if verify and choice.target is not None:
         verification = prove(
@@ -169,16 +199,31 @@ def optimize(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
         output=None if output is None else str(output),
         target=None if choice.target is None else choice.target.name,
-        pipeline=passes_to_text(choice.passes),
+        pipeline=passes_to_text(compiled.passes),
         before=before,
         after=Size.of(graph, saved.files),
-        passes=tuple(records),
-        remarks=tuple(ctx.remarks.items),
+        passes=compiled.records,
+        remarks=tuple(compiled.remarks.items),
         notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph)), *saved.notes),
         layers=layers_of(graph),
         measurement=measurement,
         unmeasured=unmeasured,
         seconds=time.perf_counter() - began,
         verification=verification,
+        guarded=guarded,
+        errors=errors,
     )
     return Result(graph, report, choice.target)
+
+
+def _judge(
+    demanded: Demand,
+    model: object,
+    base_dir: str | Path | None,
+    samples: Dataset | None,
+    threads: int | None,
+    progress: Progress | None,
+) -> Judge:
+    if samples is None:
+        raise ConfigError(f"{demanded} is demanded, and there are no samples to measure it on: give --validation-data")
+    return Judge(demanded, runnable(model, base_dir), reported(samples, "measuring", progress), threads)

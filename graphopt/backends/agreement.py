@@ -123,7 +123,7 @@ class Comparison:
         for output, x, y in zip(self.outputs, reference, other, strict=True):
             output.add(x, y)
         if self.labels is not None:
-            expected = _labels_of(self.labels, self.rows, reference[0], self.where)
+            expected = labels_of(self.labels, self.rows, reference[0], self.where)
             self.first_right += int(np.count_nonzero(top1(reference[0]) == expected))
             self.second_right += int(np.count_nonzero(top1(other[0]) == expected))
             self.rows += len(expected)
@@ -152,7 +152,12 @@ def _require_outputs(names: list[str], others: set[str]) -> None:
             raise ConfigError(f"the second model has no output '{name}': compare models with the same outputs")
 
 
-def _labels_of(labels: NDArray[Any], start: int, scores: NDArray[Any], where: str) -> NDArray[Any]:
+def labels_of(labels: NDArray[Any], start: int, scores: NDArray[Any], where: str) -> NDArray[Any]:
+    """The classes of the rows of `scores`, the first of which is row `start` of all samples.
+
+    Raises:
+        CalibrationError: there are too few, or `scores` has no rows of classes.
+    """
     if scores.ndim < 2:
         raise CalibrationError(
             f"{where}: the first output has shape {list(scores.shape)}; expected [rows, classes] to use labels"

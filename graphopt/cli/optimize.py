@@ -42,6 +42,24 @@ def optimize(
     labels: options.Labels = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="Keep as many layers in float as it takes to lose at most D: points of top-1, or the metric's unit.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What --max-drop is about: top1, or module:function. [default: top1]"),
+    ] = None,
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option(metavar="DB", help="Instead of --max-drop: the least SQNR of each output, in dB."),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Measure what each layer loses in 8 bits, alone and in the model.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run or build the result in the target's engine; write it only as planned.")
     ] = False,
@@ -113,6 +131,10 @@ def optimize(
                 keep_float=tuple(keep_float or ()),
                 method=calibration_method,
                 percentile=percentile,
+                max_drop=max_drop,
+                metric=metric,
+                min_sqnr=min_sqnr,
+                layers=layers,
                 verify=verify,
                 device=device,
                 output=output,

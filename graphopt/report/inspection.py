@@ -87,6 +87,11 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
     )
 
 
+def layer_macs(graph: Graph) -> dict[str, int]:
+    """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul by node name; 0 where shapes aren't known."""
+    return {n.name: _macs(n) or 0 for scope in graph.walk() for n in scope.nodes if _kind(n)}
+
+
 def _kind(node: Node) -> str | None:
     if node.is_op(*LINEAR):
         return node.op

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from graphopt.pipeline import PassRecord
 from graphopt.report.document import Document, Line, Table
+from graphopt.report.guarding import guarded_page
 from graphopt.report.inspection import Inspection, Port
+from graphopt.report.layer_errors import layer_errors_page
 from graphopt.report.summary import Layer, Report, Size
 from graphopt.report.units import (
     bytes_text,
@@ -41,6 +43,10 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     if report.layers:
         page += [Line(), *_precision(report.layers)]
     page += [Line(), *_accuracy(report)]
+    if report.guarded is not None:
+        page += [Line(), *guarded_page(report.guarded)]
+    if report.errors is not None:
+        page += [Line(), *layer_errors_page(report.errors)]
     if report.verification is not None:
         page += [Line(), *verification_page(report.verification, all_nodes=False)]
     page += [Line(f"warning: {warning}", "warning") for warning in report.warnings]

@@ -14,9 +14,11 @@ from graphopt.ir import Graph
 from graphopt.ir.to_proto import value_bytes
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import PassRecord, Remark
+from graphopt.report.guarding import Guarded
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
+    from graphopt.backends.layer_errors import ErrorReport
     from graphopt.report.verification import Verification
 
 LOW_SQNR_DB = 10.0
@@ -89,6 +91,8 @@ class Report:
         measurement: agreement with the original; None when it was not measured, then `unmeasured` says why.
         seconds: wall time of the whole run.
         verification: what the target's engine makes of the result; None when it wasn't asked for.
+        guarded: what the accuracy guard did; None when nothing was demanded.
+        errors: what each layer loses; None when it wasn't asked for.
     """
 
     source: str
@@ -105,6 +109,8 @@ class Report:
     unmeasured: str
     seconds: float
     verification: Verification | None = None
+    guarded: Guarded | None = None
+    errors: ErrorReport | None = None
 
     @property
     def declined(self) -> Counter[str]:
