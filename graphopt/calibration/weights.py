@@ -53,7 +53,7 @@ class Detached:
         digest = hashlib.sha256(self.model.SerializeToString(deterministic=True))
         for name, values in self.weights.items():
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(values))
+            digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
 
