@@ -10,6 +10,7 @@ point moved by 128, which stands for the same values.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,25 @@ _INT8, _FLOAT = np.dtype(np.int8), np.dtype(np.float32)
 _EIGHT_BITS = (_INT8, np.dtype(np.uint8))
 
 
-class Reader:
-    """Walks the graph once; `ops` and `failures` are the result."""
+# Nodes that are read without an operator of their own; Shape and Size are known where their input's shape is.
+_TRANSPARENT = frozenset({"Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Shape", "Size"})
 
-    def __init__(self, graph: Graph, facts: Facts) -> None:
+
+class Reader:
+    """Walks the graph once; `ops` and `failures` are the result.
+
+    What reads the results of nodes that fail is judged all the same, so that one message lists everything; only where
+    not even their shape is known it is `dependent`.
+    """
+
+    def __init__(self, graph: Graph, facts: Facts, writable: Set[str]) -> None:
         self.graph, self.facts = graph, facts
+        self.writable = writable | _TRANSPARENT
         self.ops: list[Op] = []
         self.failures: list[tuple[Node, str]] = []
+        self.dependent: list[Node] = []
+        self.missing: list[Value] = []  # what failed nodes would make
+        self.lost: set[Tensor] = set()  # the same where the shape isn't known either
         self.plain: dict[Tensor, Value] = {}  # tensor → the value as the ONNX model has it
         self.views: dict[Tensor, Value] = {}  # float tensor → the integers that it is dequantized from
         self.quantized: dict[tuple[Value, Grid], Value] = {}
@@ -45,19 +58,34 @@ class Reader:
             outputs = node.present_outputs()
             if node in self.done or known.issuperset(outputs):
                 continue
+            if node.op in self.writable and not self.lost.isdisjoint(node.inputs):
+                self.dependent.append(node)
+                self.give_up(outputs)
+                continue
             try:
                 self.node(node)
             except UnwritableError as reason:
                 self.failures.append((node, str(reason)))
-                # What reads them is judged all the same, so that one message lists everything.
-                for tensor in outputs:
-                    shape = self.facts.shapes.get(tensor, ())
-                    self.plain.setdefault(tensor, Value(tensor.name, tensor.dtype or _FLOAT, shape))
+                self.give_up(outputs)
+
+    def give_up(self, outputs: list[Variable]) -> None:
+        """Stand-ins for what a node would make."""
+        for tensor in outputs:
+            shape = self.facts.shapes.get(tensor)
+            if shape is None:
+                self.lost.add(tensor)
+            elif tensor not in self.plain:
+                self.plain[tensor] = Value(tensor.name, tensor.dtype or _FLOAT, shape)
+                self.missing.append(self.plain[tensor])
 
     def node(self, node: Node) -> None:
         """Any node."""
         if not node.is_standard:
             raise UnwritableError(f"operators of '{node.domain}' have no form in LiteRT")
+        if node.op not in self.writable:
+            raise UnwritableError(f"{node.op} has no form in LiteRT")
+        if node.is_op("Shape", "Size"):
+            raise UnwritableError("the shape of its input isn't known before the model runs")
         if node.is_op("Identity", "Dropout"):
             self.alias(node.outputs[0], node.inputs[0])
         elif node.is_op("QuantizeLinear"):
@@ -84,7 +112,7 @@ class Reader:
             return self.get(tensor)
         except UnwritableError as reason:
             producer = self.graph.producer(tensor)
-            if producer is not None:
+            if producer is not None and tensor not in self.lost:
                 self.failures.append((producer, str(reason)))
             return None
 

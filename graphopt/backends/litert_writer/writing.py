@@ -95,16 +95,18 @@ def write_tflite(
     """
     schema()
     graph = load(model)
-    reader = Reader(graph, find_facts(graph, sizes or {}))
+    reader = Reader(graph, find_facts(graph, sizes or {}), LOWERINGS.keys())
     reader.read()
     starts = {t.name: reader.start(t, integers=io == "int8") for t in graph.inputs}
     ends = {t.name: reader.end(t, integers=io == "int8") for t in graph.outputs}
     found = [value for value in ends.values() if value is not None]
     emitter = Emitter(find_wishes(reader.ops, found, keep_layout=keep_layout))
     inputs = {name: _begin(emitter, name, value, keep_layout) for name, value in starts.items()}
+    for value in reader.missing:
+        emitter.declare(value, logical(value.rank))
     failures = [*reader.failures, *_emit(emitter, reader.ops)]
     if failures:
-        raise UnsupportedError(_refusal(failures))
+        raise UnsupportedError(_refusal(failures, len(reader.dependent)))
     outputs = {name: _finish(emitter, name, value, keep_layout) for name, value in ends.items() if value is not None}
     emitter.flat.prune()
     content = emitter.flat.pack(graph.name, {"inputs": inputs, "outputs": outputs})
@@ -135,8 +137,6 @@ def _emit(emitter: Emitter, ops: Sequence[Op]) -> list[tuple[Node, str]]:
     failures: list[tuple[Node, str]] = []
     for op in ops:
         try:
-            if op.kind not in LOWERINGS:
-                raise UnwritableError(f"{op.kind} has no form in LiteRT")
             LOWERINGS[op.kind](emitter, op)
         except UnwritableError as reason:
             failures.append((op.node, str(reason)))
@@ -147,8 +147,8 @@ def _emit(emitter: Emitter, ops: Sequence[Op]) -> list[tuple[Node, str]]:
     return failures
 
 
-def _refusal(failures: Sequence[tuple[Node, str]]) -> str:
+def _refusal(failures: Sequence[tuple[Node, str]], dependent: int) -> str:
     lines = dict.fromkeys(f"  {node}: {reason}" for node, reason in failures)
-    return "\n".join(
-        [f"{len(lines)} nodes can't be written as .tflite; keep the model in ONNX, or replace them:", *lines]
-    )
+    count = "1 node" if len(lines) == 1 else f"{len(lines)} nodes"
+    behind = f" (nor {dependent} that depend on them)" if dependent else ""
+    return "\n".join([f"{count} can't be written as .tflite{behind}; keep the model in ONNX, or replace:", *lines])
