@@ -23,6 +23,7 @@ from graphopt.ir.ops import QUANTIZE, RESHAPES, is_random
 # The second one divides no usual size, so that a coincidence doesn't look static.
 BATCHES = (1, 7)
 _LARGEST = 1 << 24  # elements of a constant that is computed here
+_SHAPED = ("Reshape", "Expand", "Pad", "Resize", "Slice", "Tile")  # the values of inputs decide on the shape
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,11 @@ def _infer(graph: Graph, symbolic: list[Variable], batch: int) -> _Inferred:
     while True:
         infer(graph)
         found = _collect(graph)
-        # Inference follows most shape arithmetic itself; a Reshape that it gives up on gets its shape from here.
-        pending = [n for n in graph.nodes if n.is_op("Reshape") and n.outputs[0] not in found.shapes]
-        solved = [n for n in pending if (shape := _reshaped(n, found)) and _state(graph, n.outputs[0], shape)]
+        # Inference follows most shape arithmetic itself; what it gives up on gets its shape from here.
+        pending = [n for n in graph.nodes if n.is_op(*_SHAPED) and n.outputs[0] not in found.shapes]
+        solved = [
+            n for n in pending if (shape := _solved(n, found, graph.opset)) and _state(graph, n.outputs[0], shape)
+        ]
         if not solved:
             return found
 
@@ -152,6 +155,25 @@ def _collect(graph: Graph) -> _Inferred:
             constants[output] = value
             shapes.setdefault(output, value.shape)
     return _Inferred(shapes, constants)
+
+
+def _solved(node: Node, found: _Inferred, opset: int) -> tuple[int, ...] | None:
+    """The shape of the output, when the input's shape and the values of the other inputs are known."""
+    if node.is_op("Reshape"):
+        return _reshaped(node, found)
+    shape, dtype = found.shapes.get(node.inputs[0]), node.inputs[0].dtype
+    if shape is None or dtype is None or math.prod(shape) > _LARGEST:
+        return None
+    inputs: list[NDArray[Any] | None] = [np.zeros(shape, dtype)]
+    for tensor in node.inputs[1:]:
+        value = tensor.values if isinstance(tensor, Constant) else found.constants.get(tensor)
+        if value is None and not tensor.is_empty():
+            return None
+        inputs.append(value)
+    try:
+        return evaluate(node, inputs, opset)[0].shape
+    except NotEvaluableError:
+        return None
 
 
 def _reshaped(node: Node, found: _Inferred) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphopt.backends.litert_writer.emitter import Emitter, Lowering
-from graphopt.backends.litert_writer.layout import Order, logical, without
+from graphopt.backends.litert_writer.layout import Order, channels_last, logical, without
 from graphopt.backends.litert_writer.schema import TENSOR_TYPES, schema
 from graphopt.backends.litert_writer.values import Op, UnwritableError
 from graphopt.ir.operands import normalized_axes
@@ -113,6 +113,19 @@ def instance_norm(em: Emitter, op: Op) -> None:
     _normalize(em, op, order, [k for k, a in enumerate(order) if a > 1], scale, bias)
 
 
+def lrn(em: Emitter, op: Op) -> None:
+    """LRN → LOCAL_RESPONSE_NORMALIZATION, whose alpha isn't divided by the size of the window."""
+    data, size = op.input(0), int(op.attr("size"))
+    if data.rank != 4 or size % 2 == 0:
+        raise UnwritableError("only images are normalized so, over an odd number of channels")
+    order = channels_last(4)
+    target, _ = em.result(op, order, fuses=False)
+    em.add(
+        "LOCAL_RESPONSE_NORMALIZATION", [em.want(data, order)], [target], radius=size // 2,
+        bias=float(op.attr("bias", 1.0)), alpha=float(op.attr("alpha", 1e-4)) / size, beta=float(op.attr("beta", 0.75)),
+    )  # fmt: skip
+
+
 def _normalize(
     em: Emitter, op: Op, order: Order, positions: list[int], scale: np.ndarray | None, bias: np.ndarray | None
 ) -> None:
@@ -161,4 +174,5 @@ LOWERINGS: dict[str, Lowering] = {
     "LogSoftmax": softmax("LOG_SOFTMAX"),
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
+    "LRN": lrn,
 }

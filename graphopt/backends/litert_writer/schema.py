@@ -60,6 +60,7 @@ OPTIONS: dict[str, str] = {
     "LEAKY_RELU": "LeakyReluOptions",
     "LESS": "LessOptions",
     "LESS_EQUAL": "LessEqualOptions",
+    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
     "LOGICAL_AND": "LogicalAndOptions",
     "LOGICAL_NOT": "LogicalNotOptions",
     "LOGICAL_OR": "LogicalOrOptions",

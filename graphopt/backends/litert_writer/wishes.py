@@ -14,7 +14,7 @@ from graphopt.backends.litert_writer.values import Op, Value
 
 CHANNELS_LAST = frozenset(
     {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "DepthToSpace"}
-    | {"SpaceToDepth"}
+    | {"LRN", "SpaceToDepth"}
 )
 ONNX_ORDER = frozenset({"MatMul", "Gemm", "Expand", "LayerNormalization"})
 RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})

@@ -76,6 +76,7 @@ CASES = {
         IMAGE + " { y = BatchNormalization(x, s, b, m, v) }",
         {"s": noise(6), "b": noise(6), "m": noise(6), "v": np.abs(noise(6)) + 1},
     ),
+    "lrn": (IMAGE + " { y = LRN<size=3, alpha=0.3, beta=0.6, bias=1.5>(x) }", {}),
     "instance-norm": (IMAGE + " { y = InstanceNormalization(x, s, b) }", {"s": noise(6), "b": noise(6)}),
     "add-channels": (IMAGE + " { c = Conv(x, w) y = Add(c, b) }", {"w": noise(4, 6, 3, 3), "b": noise(4, 1, 1)}),
     "sub": (IMAGE + " { y = Sub(x, b) }", {"b": noise(1, 6, 1, 1)}),
