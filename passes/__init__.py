@@ -27,6 +27,7 @@ CATALOGUE: dict[str, str] = {
     "fold-gemm-factors": "graphopt.passes.fold_gemm_factors:FoldGemmFactors",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
     "equalize-channels": "graphopt.passes.equalize_channels:EqualizeChannels",
+    "smooth-activations": "graphopt.passes.smooth_activations:SmoothActivations",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
     "calibrate": "graphopt.passes.calibrate:Calibrate",
     "correct-bias": "graphopt.passes.correct_bias:CorrectBias",

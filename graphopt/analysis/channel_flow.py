@@ -15,88 +15,25 @@ reader.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphopt.analysis.channel_affine import ChannelAffine
+from graphopt.analysis.channel_classes import PINNED, ChannelFlow, Channels, Indices, LinearStep, Parameter, Step, Ties
 from graphopt.analysis.channel_passage import hindrance, onto_output
+from graphopt.analysis.channel_starts import FLOAT32, affine_source, is_scalable, weight_hindrance
 from graphopt.ir import Graph, Node, Tensor, fixed_value
 from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view, reads_shape_only
-from graphopt.ir.linear_edit import Declined, affine_output
+from graphopt.ir.linear_edit import Declined
 from graphopt.ir.operands import int_list, is_given
 
-Indices = NDArray[np.intp]
 
-PINNED = 0
-"""The class whose scale is 1."""
-_FLOAT32 = np.dtype(np.float32)
-_HUGE = 1e30
+def channel_flow(graph: Graph, *, affine_sources: bool = False) -> ChannelFlow:
+    """Walk the main graph once. Nested graphs have no classes; what they read is pinned.
 
-
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """The class of each channel of a tensor: `classes` [channels] along `axis` ≥ 0."""
-
-    axis: int
-    classes: Indices
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """An operation that channels pass: channel j of `result` is channel `source[j]` of `operand`, −1: of none."""
-
-    node: Node
-    operand: Tensor
-    result: Tensor
-    source: Indices
-
-
-@dataclass(frozen=True, eq=False)
-class LinearStep:
-    """A linear operation: classes of its input channels and of its output channels; all pinned where none is free."""
-
-    linear: Linear
-    result: Tensor
-    inputs: Indices
-    outputs: Indices
-
-
-@dataclass(frozen=True, eq=False)
-class Addend:
-    """A constant, input `index` of the Add `node`, to be scaled along the axis with `axes_behind` axes after it."""
-
-    node: Node
-    index: int
-    axes_behind: int
-    classes: Indices
-
-
-@dataclass
-class ChannelFlow:
-    """What `channel_flow` found, in graph order; class numbers go from 0 (`PINNED`) to `count` − 1.
-
-    Attributes:
-        tensors: the classes of each tensor's channels; tensors without a channel that could be scaled are left out.
-        linears: every linear operation of the graph.
-        steps: how channels go on through other operations.
-        addends: constants to be scaled too.
-        pinned: linear operations whose results' channels (some of them) can't be scaled, with the first reason.
+    With `affine_sources`, classes start at a LayerNormalization and at a product with a constant per channel, too.
     """
-
-    count: int = 1
-    tensors: dict[Tensor, Channels] = field(default_factory=dict[Tensor, Channels])
-    linears: list[LinearStep] = field(default_factory=list[LinearStep])
-    steps: list[Step] = field(default_factory=list[Step])
-    addends: list[Addend] = field(default_factory=list[Addend])
-    pinned: dict[Node, str] = field(default_factory=dict[Node, str])
-
-
-def channel_flow(graph: Graph) -> ChannelFlow:
-    """Walk the main graph once. Nested graphs have no classes; what they read is pinned."""
-    walk = _Walk(graph)
+    walk = _Walk(graph, affine_sources)
     for node in graph.nodes:
         walk.visit(node)
     walk.pin_ends()
@@ -104,11 +41,10 @@ def channel_flow(graph: Graph) -> ChannelFlow:
 
 
 class _Walk:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, affine_sources: bool) -> None:
+        self.graph, self.affine_sources = graph, affine_sources
         self.flow = ChannelFlow()
-        self.tied: list[tuple[Indices, Indices]] = []
-        self.pins: list[tuple[Indices, str]] = []
+        self.ties = Ties()
 
     def visit(self, node: Node) -> None:
         """Give the results of `node` their classes."""
@@ -124,14 +60,14 @@ class _Walk:
                 self.concat(node)
             elif node.is_op("Split", "Slice"):
                 self.cut(node)
-            else:
+            elif not self.source(node):
                 self.other(node)
 
     def linear(self, linear: Linear) -> None:
         """The end of the input's classes, and the start of new ones."""
         result = linear_result(self.graph, linear)
         inputs = np.full(linear.in_channels, PINNED)
-        reason = _fixed_weight(self.graph, linear)
+        reason = weight_hindrance(self.graph, linear)
         known = self.flow.tensors.get(linear.data)
         if known is not None:
             axis = linear.data_channel_axis % len(linear.data.shape or (0,))
@@ -142,8 +78,7 @@ class _Walk:
         for index, tensor in linear.node.present_inputs():
             if index != linear.data_index and tensor in self.flow.tensors:
                 self.pin(self.flow.tensors[tensor].classes, f"it is a parameter of {linear.node}")
-        outputs = np.arange(self.flow.count, self.flow.count + linear.out_channels)
-        self.flow.count += linear.out_channels
+        outputs = self.fresh(linear.out_channels)
         if reason is not None:
             self.pin(inputs, reason)
             self.pin(outputs, reason)
@@ -154,6 +89,27 @@ class _Walk:
             else:
                 self.flow.tensors[tensor] = Channels(linear.output_channel_axis % (rank or 2), outputs)
         self.flow.linears.append(LinearStep(linear, result, inputs, outputs))
+
+    def fresh(self, count: int) -> Indices:
+        """New classes."""
+        self.flow.count += count
+        return np.arange(self.flow.count - count, self.flow.count)
+
+    def source(self, node: Node) -> bool:
+        """The start of new classes at an operation whose constants take up any scale, if it is one."""
+        known = self.operands(node)
+        found = affine_source(node) if self.affine_sources else None
+        # A product hands on the scale of its operand, where that has one.
+        if found is None or (known and node.op == "Mul"):
+            return False
+        self.pin_all(known, f"{node} isn't an operation that a scale passes through")
+        axis, channels, indices = found
+        classes = self.fresh(channels)
+        behind = len(node.outputs[0].shape or ()) - axis - 1
+        self.flow.parameters += [Parameter(node, index, behind, classes) for index in indices]
+        self.flow.sources[node] = classes
+        self.flow.tensors[node.outputs[0]] = Channels(axis, classes)
+        return True
 
     def other(self, node: Node) -> None:
         """An operation with one operand whose channels may go on."""
@@ -171,7 +127,7 @@ class _Walk:
         """Both operands and the result share their classes; a constant operand is scaled."""
         known = self.operands(node)
         values = [fixed_value(t) for t in node.inputs]
-        constants = [i for i, v in enumerate(values) if v is not None and _is_scalable(v)]
+        constants = [i for i, v in enumerate(values) if v is not None and is_scalable(v)]
         reason = f"{node} broadcasts it, or adds what can't be scaled"
         if not known or len(known) + len(constants) != 2:
             self.pin_all(known, reason)
@@ -185,11 +141,11 @@ class _Walk:
             self.pin_all(known, reason)
             return
         for index, channels in known:
-            self.tied.append((first, channels.classes))
+            self.ties.tied.append((first, channels.classes))
             self.step(node, index, node.outputs[0], np.arange(len(first)), axis)
         for index in constants:
             behind = len(node.outputs[0].shape or ()) - axis - 1
-            self.flow.addends.append(Addend(node, index, behind, first))
+            self.flow.parameters.append(Parameter(node, index, behind, first))
 
     def concat(self, node: Node) -> None:
         """Each part brings its classes; parts without any are pinned."""
@@ -232,7 +188,7 @@ class _Walk:
 
     def through(self, node: Node, index: int, channels: Channels) -> tuple[Indices, int] | str:
         """(source channel of each channel of the result, its axis), or why a positive scale doesn't pass."""
-        if node.outputs[0].dtype != _FLOAT32:
+        if node.outputs[0].dtype != FLOAT32:
             return f"'{node.outputs[0].name}' isn't known to be float32"
         # The numbers travel as scales would; none of them is 1, which a scale leaves out.
         count = len(channels.classes)
@@ -251,7 +207,7 @@ class _Walk:
         self.flow.steps.append(Step(node, operand, result, source))
 
     def pin(self, classes: Indices, reason: str) -> None:
-        self.pins.append((classes, reason))
+        self.ties.pins.append((classes, reason))
 
     def pin_all(self, known: Sequence[tuple[int, Channels]], reason: str) -> None:
         for _, channels in known:
@@ -268,50 +224,12 @@ class _Walk:
     def finished(self) -> ChannelFlow:
         """The classes numbered anew after tying and pinning."""
         flow = self.flow
-        parent = list(range(flow.count))
-        for left, right in self.tied:
-            for a, b in zip(left.tolist(), right.tolist(), strict=True):
-                _join(parent, a, b)
-        reasons: dict[int, str] = {}
-        for classes, reason in self.pins:
-            for c in classes.tolist():
-                reasons.setdefault(_root(parent, c), reason)
-        roots = np.array([_root(parent, c) for c in range(flow.count)])
-        pinned_roots = np.isin(roots, [*reasons, _root(parent, PINNED)])
-        free, numbers = np.unique(roots[~pinned_roots], return_inverse=True)
-        final = np.full(flow.count, PINNED)
-        final[~pinned_roots] = numbers + 1
-        for step in flow.linears:
-            held = [int(r) for r in roots[step.outputs] if int(r) in reasons]
-            if held:
-                flow.pinned[step.linear.node] = reasons[held[0]]
-        return ChannelFlow(
-            len(free) + 1,
-            {t: Channels(c.axis, final[c.classes]) for t, c in flow.tensors.items()},
-            [LinearStep(s.linear, s.result, final[s.inputs], final[s.outputs]) for s in flow.linears],
-            flow.steps,
-            [Addend(a.node, a.index, a.axes_behind, final[a.classes]) for a in flow.addends],
-            flow.pinned,
-        )
-
-
-def _fixed_weight(graph: Graph, linear: Linear) -> str | None:
-    """Why weight and bias can't take up scales, or None."""
-    if linear.weight.dtype != _FLOAT32:
-        return f"the weight of {linear.node} is {linear.weight.dtype}"
-    if len(linear.weight.outputs) > 1 or graph.is_output(linear.weight):
-        return f"the weight '{linear.weight.name}' of {linear.node} is used elsewhere too"
-    edit = affine_output(graph, linear, np.ones(linear.out_channels))
-    if isinstance(edit, Declined):
-        return edit.reason
-    if not all(_is_scalable(v) for v in (edit.weight, edit.bias) if v is not None):
-        return f"the weight or bias of {linear.node} holds huge values"
-    return None
-
-
-def _is_scalable(values: NDArray[Any]) -> bool:
-    """Whether scaling by any sensible factor keeps float32 finite."""
-    return values.dtype == _FLOAT32 and bool((np.abs(values) < _HUGE).all())
+        numbers, reasons = self.ties.solved(flow.count)
+        for node, classes in ({s.linear.node: s.outputs for s in flow.linears} | flow.sources).items():
+            held = next((reasons[int(c)] for c in classes if int(c) in reasons), None)
+            if held is not None:
+                flow.pinned[node] = held
+        return flow.renumbered(numbers)
 
 
 def _parts(node: Node, channels: Channels) -> list[Indices] | None:
@@ -335,15 +253,3 @@ def _parts(node: Node, channels: Channels) -> list[Indices] | None:
         if axis % len(shape) == channels.axis:
             return [everything[starts[position] : ends[position] : (steps or [1] * len(axes))[position]]]
     return [everything]
-
-
-def _root(parent: list[int], c: int) -> int:
-    while parent[c] != c:
-        parent[c] = parent[parent[c]]
-        c = parent[c]
-    return c
-
-
-def _join(parent: list[int], a: int, b: int) -> None:
-    a, b = _root(parent, a), _root(parent, b)
-    parent[max(a, b)] = min(a, b)

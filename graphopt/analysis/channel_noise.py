@@ -23,7 +23,7 @@ import numpy as np
 from networkx.utils import UnionFind
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_flow import PINNED, Indices
+from graphopt.analysis.channel_classes import PINNED, Indices
 
 Floats = NDArray[np.float64]
 

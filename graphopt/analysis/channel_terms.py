@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.channel_flow import ChannelFlow, LinearStep
+from graphopt.analysis.channel_classes import ChannelFlow, LinearStep
 from graphopt.analysis.channel_noise import GridTerm, Term, WeightTerm
 from graphopt.analysis.noise_gain import Floats, find_ends, noise_gains, weight_blocks
 from graphopt.analysis.placement import place

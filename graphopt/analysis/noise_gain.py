@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_flow import ChannelFlow, LinearStep, Step
+from graphopt.analysis.channel_classes import ChannelFlow, LinearStep, Step
 from graphopt.ir import Graph, Tensor
 from graphopt.ir.linear import Linear, reads_shape_only
 from graphopt.ir.operands import int_list, static_shape

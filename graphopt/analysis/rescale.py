@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_flow import ChannelFlow
+from graphopt.analysis.channel_classes import ChannelFlow
 from graphopt.ir import Graph
 from graphopt.ir.linear_edit import Declined, affine_input, affine_output
 
@@ -21,9 +21,9 @@ def rescale(graph: Graph, flow: ChannelFlow, scales: NDArray[np.float64]) -> Non
                 edit = side(graph, step.linear, factors)
                 assert not isinstance(edit, Declined)  # channel_flow pins what can't be edited
                 edit.apply(graph)
-    for addend in flow.addends:
-        factors = scales[addend.classes]
+    for parameter in flow.parameters:
+        factors = scales[parameter.classes]
         if (factors != 1).any():
-            tensor = graph.own_constant(addend.node, addend.index)
-            column = factors.reshape(-1, *[1] * addend.axes_behind)
+            tensor = graph.own_constant(parameter.node, parameter.index)
+            column = factors.reshape(-1, *[1] * parameter.axes_behind)
             graph.set_values(tensor, (tensor.values * column).astype(tensor.dtype))

@@ -64,6 +64,16 @@ def changed(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
     }
 
 
+def sqnr_db(reference: onnx.ModelProto, model: onnx.ModelProto, target: str) -> float:
+    """Of all outputs of `model`, quantized for `target`, on noise that it wasn't calibrated with."""
+    tally, quantized = Tally(), quantize_model(model, target, samples=16).after
+    for seed in range(100, 120):
+        feeds = random_feeds(reference, seed)
+        for float_values, values in zip(run(reference, feeds), run(quantized, feeds), strict=True):
+            tally.add(float_values, values)
+    return tally.sqnr_db
+
+
 CHAIN = "g (float[1,3,8,8] x) => (float[1,4,8,8] y) {{ a = Conv<pads=[1,1,1,1]>(x, w, b) {} y = Conv(c, v) }}"
 
 
@@ -214,15 +224,14 @@ def test_even_channels_are_left_alone() -> None:
     v = np.tile(noise(4, 1, 1, 1), (1, 6, 1, 1))
     result = equalized(build(CHAIN.format("c = Relu(a)"), w=w, b=np.ones(6, np.float32), v=v))
     assert result.revision == 0
-    assert any("falls by less than 1 dB" in r for r in result.declined())
+    assert any("falls by less than 0.5 dB" in r for r in result.declined())
 
 
-def test_without_samples_the_weights_tell() -> None:
+def test_without_samples_it_declines() -> None:
     before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
     result = rewrite(EqualizeChannels(), before, Context(target=find_target("openvino")))
-    assert changed(before, result.model) == {"w", "b", "v"}
-    assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-4)
-    assert np.ptp(np.log2(reach(result.model, "c"))) < np.ptp(np.log2(reach(before, "c")))
+    assert result.revision == 0
+    assert any("--calibration-data" in r for r in result.declined())
 
 
 def test_ranges_without_their_samples_and_a_plan_are_refused() -> None:
@@ -231,7 +240,7 @@ def test_ranges_without_their_samples_and_a_plan_are_refused() -> None:
         rewrite(EqualizeChannels(), before, Context(target=find_target("openvino"), ranges={}))
     graph, ctx = from_proto(before), context(before)
     PlanQuantization().run(graph, ctx)
-    with pytest.raises(ConfigError, match="put it before the planning"):
+    with pytest.raises(ConfigError, match="put it before plan-quantization"):
         EqualizeChannels().run(graph, ctx)
 
 
@@ -279,13 +288,5 @@ def test_a_planted_imbalance_costs_nothing_any_more(target: str) -> None:
     }  # fmt: skip
     before = build(text, **{name: value.astype(np.float32) for name, value in weights.items()})
     after = rewrite(EqualizeChannels(), before, context(before, target)).model
-    feeds = [random_feeds(before, seed) for seed in range(100, 120)]
-
-    def sqnr(model: onnx.ModelProto) -> float:
-        tally, quantized = Tally(), quantize_model(model, target, samples=16).after
-        for feed in feeds:
-            tally.add(run(before, feed)[0], run(quantized, feed)[0])
-        return tally.sqnr_db
-
-    assert sqnr(after) > sqnr(before) + 12
-    assert sqnr(after) > 25
+    assert sqnr_db(before, after, target) > sqnr_db(before, before, target) + 12
+    assert sqnr_db(before, after, target) > 25
