@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from graphopt.api.metrics import Judge
 from graphopt.api.replanning import Compiled, Watch, compile_again, writers_before
 from graphopt.backends.layer_errors import ErrorReport
+from graphopt.calibration.shapes import infer
 from graphopt.errors import AccuracyError
 from graphopt.ir import to_proto
 from graphopt.ir.to_proto import value_bytes
@@ -48,7 +49,7 @@ class Guard:
             found = fewest(self.order(errors), self.holds)
             if found is None:
                 raise AccuracyError(self.complaint())
-            turned = without_needless(found, layer_macs(self.first.graph), self.holds)
+            turned = without_needless(found, self.macs(), self.holds)
         return self.best, self.outcome(turned, errors, on_calibration_data)
 
     def holds(self, turned: Sequence[str]) -> bool:
@@ -75,6 +76,11 @@ class Guard:
         found = [name for node in measured for name in (node, *writers.get(node, ()))]
         return [name for name in dict.fromkeys([*found, *planned]) if name in planned]
 
+    def macs(self) -> dict[str, int | None]:
+        """Multiply-accumulates of the layers for the first sample."""
+        shapes = {name: value.shape for name, value in next(iter(self.judge.samples)).items()}
+        return layer_macs(self.first.graph, infer(to_proto(self.first.graph), shapes).shapes)
+
     def complaint(self) -> str:
         """Why it can't be held."""
         metric, judge = self.judge.demanded.metric, self.judge
@@ -89,7 +95,7 @@ class Guard:
     def outcome(self, turned: Sequence[str], errors: ErrorReport | None, on_calibration_data: bool) -> Guarded:
         """What was done, said in the result's remarks and plan, too."""
         measured = {e.node: e.isolated_db for e in errors.layers} if errors is not None else {}
-        macs = layer_macs(self.first.graph)
+        macs = self.macs()
         nodes = {n.name: n for scope in self.best.graph.walk() for n in scope.nodes}
         back = tuple(TurnedBack(n, nodes[n].op if n in nodes else "", measured.get(n)) for n in turned)
         outcome = Guarded(
@@ -101,7 +107,7 @@ class Guard:
             data=self.judge.samples.name,
             on_calibration_data=on_calibration_data,
             turned_back=back,
-            macs_share=sum(macs.get(n, 0) for n in turned) / max(sum(macs.values()), 1),
+            macs_share=_share(turned, macs),
             bytes_before=value_bytes(self.first.graph),
             bytes_after=value_bytes(self.best.graph),
             trials=self.trials,
@@ -115,6 +121,13 @@ class Guard:
         remarks.note(None, outcome.summary)
         remarks.current = ""
         return outcome
+
+
+def _share(turned: Sequence[str], macs: Mapping[str, int | None]) -> float | None:
+    """The part of all multiply-accumulates that `turned` are; None where that isn't known."""
+    if any(macs.get(name, 0) is None for name in turned):
+        return None
+    return sum(macs.get(name) or 0 for name in turned) / max(sum(count or 0 for count in macs.values()), 1)
 
 
 def fewest(order: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> list[str] | None:
@@ -136,11 +149,11 @@ def fewest(order: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> list
 
 
 def without_needless(
-    turned: Sequence[str], macs: Mapping[str, int], holds: Callable[[Sequence[str]], bool]
+    turned: Sequence[str], macs: Mapping[str, int | None], holds: Callable[[Sequence[str]], bool]
 ) -> list[str]:
     """`turned` without nodes that hold in 8 bits after all: the largest are tried, not the last, which is needed."""
     kept = list(turned)
-    for name in sorted(turned[:-1], key=lambda n: -macs.get(n, 0))[:_GIVE_BACK_TRIALS]:
+    for name in sorted(turned[:-1], key=lambda n: -(macs.get(n) or 0))[:_GIVE_BACK_TRIALS]:
         rest = [n for n in kept if n != name]
         if holds(rest):
             kept = rest

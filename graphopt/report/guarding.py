@@ -30,7 +30,7 @@ class Guarded:
         data: where the samples come from.
         on_calibration_data: True when they are calibration samples, which flatter the result.
         turned_back: nodes that had to stay float, those that cost most first; empty when the first result held.
-        macs_share: part of the multiply-accumulates that they are.
+        macs_share: part of the multiply-accumulates that they are; None where shapes aren't known.
         bytes_before, bytes_after: bytes of the weights, as planned at first and in the result.
         trials: plans that were compiled and measured, the first one included.
     """
@@ -43,7 +43,7 @@ class Guarded:
     data: str
     on_calibration_data: bool
     turned_back: tuple[TurnedBack, ...]
-    macs_share: float
+    macs_share: float | None
     bytes_before: int
     bytes_after: int
     trials: int
@@ -75,9 +75,10 @@ def guarded_page(found: Guarded) -> Document:
         )
         page.append(Table(("back in float", "operator", ">SQNR in 8 bits"), rows))
         size = f"{bytes_text(found.bytes_before)} → {bytes_text(found.bytes_after)}"
+        share = "an unknown share" if found.macs_share is None else percent_text(found.macs_share)
         page.append(
             Line(
-                f"  it costs {percent_text(found.macs_share)} of the multiply-accumulates in 8 bits; weights {size}; "
+                f"  it costs the 8 bits of {share} of the multiply-accumulates; weights {size}; "
                 f"{counted(found.trials, 'plan')} tried"
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -87,9 +88,12 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
     )
 
 
-def layer_macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul by node name; 0 where shapes aren't known."""
-    return {n.name: _macs(n) or 0 for scope in graph.walk() for n in scope.nodes if _kind(n)}
+def layer_macs(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int | None]:
+    """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul by node name; None where shapes aren't known.
+
+    `shapes`: those of tensors for one sample, where the graph leaves them open.
+    """
+    return {n.name: _macs(n, shapes) for scope in graph.walk() for n in scope.nodes if _kind(n)}
 
 
 def _kind(node: Node) -> str | None:
@@ -106,10 +110,11 @@ def _is_quantized(graph: Graph, node: Node) -> bool:
     return all(p is not None and p.is_op("DequantizeLinear") for p in producers)
 
 
-def _macs(node: Node) -> int | None:
+def _macs(node: Node, shapes: Mapping[str, Sequence[int]] | None = None) -> int | None:
     """Multiply-accumulates of one layer, or None when a shape isn't known."""
     weight_index = 3 if node.op.startswith("QLinear") else 1
-    data, weight, output = _sizes(node.inputs[0]), _sizes(node.inputs[weight_index]), _sizes(node.outputs[0])
+    tensors = (node.inputs[0], node.inputs[weight_index], node.outputs[0])
+    data, weight, output = (tuple((shapes or {}).get(t.name, ())) or _sizes(t) for t in tensors)
     if data is None or weight is None or output is None:
         return None
     match _kind(node):
