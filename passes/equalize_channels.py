@@ -23,7 +23,7 @@ from typing import ClassVar
 from graphopt.analysis.channel_flow import channel_flow
 from graphopt.analysis.rescale import rescale
 from graphopt.ir import Graph
-from graphopt.passes._channel_scaling import Bounds, choose, observe, require_no_plan, terms
+from graphopt.passes._channel_scaling import Bounds, decide
 from graphopt.pipeline import Context, Pass
 
 
@@ -49,14 +49,13 @@ class EqualizeChannels(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Choose all scales from the graph as it is, then write them."""
-        require_no_plan(graph, self)
         flow = channel_flow(graph)
         for node, reason in flow.pinned.items():
             ctx.remarks.declined(node, reason)
-        seen = observe(graph, flow, self, ctx) if flow.count > 1 else None
-        if seen is None:
+        starts = {step.result: step.outputs for step in flow.linears}
+        choice = decide(graph, flow, starts, self, Bounds(self.limit, self.least_gain), ctx)
+        if choice is None:
             return
-        choice = choose(terms(graph, flow, seen, ctx), flow.count, Bounds(self.limit, self.least_gain))
         rescale(graph, flow, choice.scales)
         for step in flow.linears:
             told = choice.told(step.outputs)

@@ -17,18 +17,19 @@ ICML 2023, equation 4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.channel_classes import PINNED, ChannelFlow
+from graphopt.analysis.channel_classes import PINNED, ChannelFlow, Indices
 from graphopt.analysis.channel_flow import channel_flow
 from graphopt.analysis.noise_gain import Floats, weight_blocks
 from graphopt.analysis.rescale import rescale
 from graphopt.calibration.channel_moments import ChannelMoments
 from graphopt.ir import Graph, Tensor
-from graphopt.passes._channel_scaling import Bounds, choose, observe, require_no_plan, terms
+from graphopt.passes._channel_scaling import Bounds, Proposal, decide
 from graphopt.pipeline import Context, Pass
 
 
@@ -59,7 +60,6 @@ class SmoothActivations(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Choose all scales from the graph as it is, then write them."""
-        require_no_plan(graph, self)
         flow = channel_flow(graph, affine_sources=True)
         for node in flow.sources:
             if node in flow.pinned:
@@ -68,11 +68,12 @@ class SmoothActivations(Pass):
         numbers = np.full(flow.count, PINNED)
         numbers[started] = np.arange(len(started))
         flow = flow.renumbered(numbers)
-        seen = observe(graph, flow, self, ctx) if flow.count > 1 else None
-        if seen is None:
+        starts: dict[Tensor, Indices] = {node.outputs[0]: classes for node, classes in flow.sources.items()}
+        alpha = self.alpha
+        propose: Proposal | None = None if alpha is None else lambda seen: smoothing_scales(flow, seen, alpha)
+        choice = decide(graph, flow, starts, self, Bounds(self.limit, self.least_gain), ctx, propose)
+        if choice is None:
             return
-        proposed = None if self.alpha is None else smoothing_scales(flow, seen, self.alpha)
-        choice = choose(terms(graph, flow, seen, ctx), flow.count, Bounds(self.limit, self.least_gain), proposed)
         rescale(graph, flow, choice.scales)
         for node, classes in flow.sources.items():
             told = choice.told(classes)
@@ -82,7 +83,7 @@ class SmoothActivations(Pass):
                 ctx.remarks.declined(node, f"the expected noise falls by less than {self.least_gain:g} dB")
 
 
-def smoothing_scales(flow: ChannelFlow, seen: dict[Tensor, ChannelMoments], alpha: float) -> Floats:
+def smoothing_scales(flow: ChannelFlow, seen: Mapping[Tensor, ChannelMoments], alpha: float) -> Floats:
     """SmoothQuant's scale of each class, with a geometric mean of 1 over each source's channels."""
     activation, weight = np.zeros(flow.count), np.zeros(flow.count)
     for step in flow.linears:

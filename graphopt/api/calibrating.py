@@ -73,7 +73,7 @@ def calibrate(
     }
     chosen = cast(Calibrate, choice.passes[last])
     return Calibration(
-        ranges=observed,
+        ranges=observed | ctx.kept,
         method=chosen.method,
         model_hash=ranges_key(model, base_dir, choice),
         data_hash=ctx.data.hex(),

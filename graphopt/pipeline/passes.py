@@ -45,8 +45,10 @@ class Context:
     """What a pass may use besides the graph. `target`, `calibration` and `ranges` are None when the user gave none.
 
     `histograms` asks for histograms of the observed tensors whatever the method needs; `statistics` is what `calibrate`
-    observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran. `reference` is the
-    float model as it was before a pass first changed a weight at the expense of the outputs; None until then.
+    observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran. `kept` is what passes
+    before it chose by the samples, under names of their own: it is saved with the ranges, which depend on it, and comes
+    back among `ranges`. `reference` is the float model as it was before a pass first changed a weight at the expense of
+    the outputs; None until then.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -58,6 +60,7 @@ class Context:
     histograms: bool = False
     statistics: dict[str, Statistic] = field(default_factory=dict[str, "Statistic"])
     data: DataHash | None = None
+    kept: dict[str, Range] = field(default_factory=dict[str, Range])
     reference: ModelProto | None = None
 
 

@@ -12,10 +12,14 @@ from onnx import numpy_helper
 from graphopt.backends.measures import Tally
 from graphopt.calibration import input_specs, load_dataset
 from graphopt.errors import ConfigError
-from graphopt.ir import from_proto
+from graphopt.ir import from_proto, to_proto
+from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.equalize_channels import EqualizeChannels
+from graphopt.passes.insert_qdq import InsertQdq
 from graphopt.passes.plan_quantization import PlanQuantization
-from graphopt.pipeline import Context
+from graphopt.passes.quantize_weights import QuantizeWeights
+from graphopt.pipeline import Context, PassManager
+from graphopt.quant import Range
 from graphopt.targets import find_target
 from tests.support.quantization import quantize_model
 from tests.support.rewrite import Rewritten, assert_same_outputs, random_feeds, rewrite, run
@@ -234,10 +238,34 @@ def test_without_samples_it_declines() -> None:
     assert any("--calibration-data" in r for r in result.declined())
 
 
-def test_ranges_without_their_samples_and_a_plan_are_refused() -> None:
+def test_scales_are_kept_with_the_ranges_that_belong_to_them() -> None:
     before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
-    with pytest.raises(ConfigError, match="needs the samples"):
-        rewrite(EqualizeChannels(), before, Context(target=find_target("openvino"), ranges={}))
+    ctx = context(before)
+    with_samples = rewrite(EqualizeChannels(), before, ctx)
+    assert list(ctx.kept) == ["equalize-channels/a"]
+    again = rewrite(EqualizeChannels(), before, Context(target=ctx.target, ranges=ctx.kept))
+    assert changed(with_samples.model, again.model) == set()
+    assert rewrite(EqualizeChannels(), before, Context(target=ctx.target, ranges={})).revision == 0
+
+
+def test_ranges_and_what_is_kept_with_them_give_the_same_model_without_samples() -> None:
+    before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
+
+    def compiled(ctx: Context) -> tuple[bytes, dict[str, Range]]:
+        graph = from_proto(before)
+        PassManager([EqualizeChannels(), PlanQuantization(), Calibrate()]).run(graph, ctx)
+        ranges = {e.tensor: e.range for e in graph.plan if e.range is not None}
+        PassManager([QuantizeWeights(), InsertQdq()]).run(graph, ctx)
+        return to_proto(graph).SerializeToString(), ranges
+
+    ctx = context(before)
+    model, ranges = compiled(ctx)
+    again, _ = compiled(Context(target=ctx.target, ranges=ranges | ctx.kept))
+    assert again == model
+
+
+def test_a_plan_is_refused() -> None:
+    before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
     graph, ctx = from_proto(before), context(before)
     PlanQuantization().run(graph, ctx)
     with pytest.raises(ConfigError, match="put it before plan-quantization"):

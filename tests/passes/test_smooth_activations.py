@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.errors import ConfigError
 from graphopt.passes.equalize_channels import EqualizeChannels
 from graphopt.passes.smooth_activations import SmoothActivations
 from graphopt.pipeline import Context
@@ -119,8 +118,15 @@ def test_without_samples() -> None:
     result = rewrite(SmoothActivations(), before, Context(target=find_target("openvino")))
     assert result.revision == 0
     assert "--calibration-data" in result.declined()[0]
-    with pytest.raises(ConfigError, match="needs the samples"):
-        rewrite(SmoothActivations(), before, Context(target=find_target("openvino"), ranges={}))
+
+
+def test_scales_are_kept_with_the_ranges_that_belong_to_them() -> None:
+    before = attention(WHOLE)
+    ctx = context(before)
+    with_samples = rewrite(SmoothActivations(), before, ctx)
+    again = rewrite(SmoothActivations(), before, Context(target=ctx.target, ranges=ctx.kept))
+    assert with_samples.revision
+    assert changed(with_samples.model, again.model) == set()
 
 
 @pytest.mark.parametrize("options", [{"alpha": 1.5}, {"limit": 1.0}])
