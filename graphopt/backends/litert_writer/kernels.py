@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.backends.litert_writer.pooling import average_form, pool_problem
+from graphopt.backends.litert_writer.pooling import pool_problem
 from graphopt.backends.litert_writer.values import Grid, Op, Value
 from graphopt.ir import Node
 
@@ -95,16 +95,7 @@ def _first_int8(op: Op) -> str:
 
 
 def _average(op: Op) -> str:
-    if problem := _per_tensor(op) or pool_problem(op):
-        return problem
-    if average_form(op) != "SAME":
-        return ""
-    # Only AVERAGE_POOL_2D divides by the rows of the input alone. It keeps the scale, which an ADD changes then: what
-    # was rounded to steps of twice the size would be off by more than one step.
-    grids = op.input(0).grid, op.output.grid
-    assert grids[0] is not None  # per tensor
-    assert grids[1] is not None
-    return "" if grids[0].scale < 2 * grids[1].scale else "its result has a much smaller scale"
+    return _per_tensor(op) or pool_problem(op)
 
 
 def _bilinear(op: Op) -> str:

@@ -6,8 +6,7 @@ import numpy as np
 
 from graphopt.backends.litert_writer.emitter import Emitter, Lowering
 from graphopt.backends.litert_writer.layout import channels_last
-from graphopt.backends.litert_writer.lower_elementwise import requantize
-from graphopt.backends.litert_writer.lower_linear import Weight, slide
+from graphopt.backends.litert_writer.lower_averages import average_of_integers
 from graphopt.backends.litert_writer.padding import as_image, explicit, image_shape, pad, read_image
 from graphopt.backends.litert_writer.pooling import average_form, divisors, pool_kernel
 from graphopt.backends.litert_writer.schema import schema
@@ -54,43 +53,24 @@ def average_pool(em: Emitter, op: Op) -> None:
         # MEAN rounds halves to even, as ONNX does; AVERAGE_POOL_2D rounds them away from zero.
         _over_space(em, op, "MEAN")
         return
-    form = average_form(op)
-    if op.is_integer and form != "SAME":
-        _average_by_sum(em, op, found)
+    if op.is_integer:
+        average_of_integers(em, op, found)
         return
+    form = average_form(op)
     source, padding = read_image(em, data), schema().Padding
     if form != "SAME":
         source = explicit(em, data, [w.padding for w in found], source, 0.0)
     code = padding.SAME if form == "SAME" else padding.VALID
     with as_image(em, op) as (target, activation):
         options = {"padding": code, **_options(found)}
-        if form and data.grid == op.output.grid:
-            em.add("AVERAGE_POOL_2D", [source], [target], fusedActivationFunction=activation, **options)
-            return
         if form:
-            kept = em.tensor(f"{op.output.name}_kept", image_shape(op.output), data.dtype, data.grid, op.output)
-            em.add("AVERAGE_POOL_2D", [source], [kept], **options)
-            requantize(em, kept, target, activation)
+            em.add("AVERAGE_POOL_2D", [source], [target], fusedActivationFunction=activation, **options)
             return
         even = em.tensor(f"{op.output.name}_even", image_shape(op.output), op.output.dtype, None, op.output)
         em.add("AVERAGE_POOL_2D", [source], [even], **options)
         counts = divisors(op, found).reshape(1, *([1] if len(found) == 1 else []), *(w.out for w in found), 1)
         factors = (np.prod(pool_kernel(op)) / counts).astype(np.float32)
         em.add("MUL", [even, em.array(factors, "divisors")], [target], fusedActivationFunction=activation)
-
-
-def _average_by_sum(em: Emitter, op: Op, found: list[Window]) -> None:
-    """An average of integers as a DEPTHWISE_CONV_2D with ones.
-
-    It rounds halves to even, as ONNX does; AVERAGE_POOL_2D rounds them away from zero, another integer for one of eight
-    averages over 2 × 2. It takes scales of its own on both sides, too, and XNNPACK runs it.
-    """
-    data, channels = op.input(0), op.output.shape[1]
-    rows = [w.kernel for w in found]
-    height, width = rows if len(rows) == 2 else (1, rows[0])
-    share = np.full(channels, 1 / (height * width), np.float32)
-    weight = Weight(np.ones((1, height, width, channels), np.int8), share, f"{op.output.name}_ones")
-    slide(em, op, data, found, weight, None, "DEPTHWISE_CONV_2D")
 
 
 def global_average(em: Emitter, op: Op) -> None:

@@ -46,6 +46,7 @@ def pool_problem(op: Op) -> str:
             return "its window is dilated"
         if len(pool_kernel(op)) > 2:
             return "LiteRT pools over two axes"
-        return "" if average_form(op) else "its divisors differ from LiteRT's at the edge"
+        windows(op, pool_kernel(op))
+        return ""
     except UnwritableError as reason:
         return str(reason)
