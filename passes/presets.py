@@ -1,6 +1,7 @@
 """Named pipelines, as tuples of pass texts (see `graphopt.pipeline.spec`).
 
-`float` keeps the outputs and simplifies; `int8` is `float`, then quantization for the target. Why this order:
+`float` keeps the outputs and simplifies; `int8` is `float`, then quantization for the target; `int8-accurate` also
+recovers what 8 bits lose, with more walks over the samples. Why this order:
 
 1. `remove-dead` first: a result that a dead node reads too looks shared, and most rewrites decline then.
 2. Constants next: every later pass asks for constant weights, scales and shapes, which exporters compute in the
@@ -11,6 +12,8 @@
 5. Folding leaves arithmetic on constants and reshapes that do nothing: constants and no-ops run once more. Nothing
    they do then gives the folds new work, so there is no loop to a fixed point; a test holds that a second run of
    `float` changes nothing.
+6. Channels are scaled while the model is all float, since that changes what calibration sees. Weights get their scales
+   and integers next, each layer reading what those before it make of the samples, and biases take what is left.
 """
 
 from __future__ import annotations
@@ -37,6 +40,19 @@ INT8 = (
     *FLOAT,
     "plan-quantization",
     "calibrate",
+    "protect-small-values",
+    "quantize-weights",
+    "insert-qdq",
+)
+
+INT8_ACCURATE = (
+    *FLOAT,
+    "equalize-channels",
+    "smooth-activations",
+    "plan-quantization",
+    "calibrate",
+    "protect-small-values",
+    "correct-bias",
     "quantize-weights",
     "insert-qdq",
 )
@@ -50,7 +66,7 @@ REPAIR = (
     "remove-dead",
 )
 
-PRESETS: dict[str, tuple[str, ...]] = {"float": FLOAT, "int8": INT8}
+PRESETS: dict[str, tuple[str, ...]] = {"float": FLOAT, "int8": INT8, "int8-accurate": INT8_ACCURATE}
 
 
 def preset(name: str, target: Target | None) -> tuple[str, ...]:

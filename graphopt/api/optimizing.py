@@ -97,7 +97,8 @@ def optimize(
     Args:
         model: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns.
         target: onnxruntime, openvino, tensorrt, tflite; may also come from `config`.
-        preset: "int8" (the default), or "float", which only simplifies. Or, in its place:
+        preset: "int8" (the default), "int8-accurate", which also recovers what 8 bits lose, or "float", which only
+            simplifies. Or, in its place:
         config: a pipeline file (TOML).
         passes: a pipeline as text, or passes.
         calibration_data: samples that the ranges of activations come from.

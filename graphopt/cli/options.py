@@ -24,7 +24,7 @@ RequiredTarget: TypeAlias = Annotated[
     str, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the model: {', '.join(TARGETS)}.")
 ]
 Preset: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="NAME", help=f"What to do: {' or '.join(PRESETS)}. [default: int8]")
+    str | None, typer.Option(metavar="NAME", help=f"What to do: {', '.join(PRESETS)}. [default: int8]")
 ]
 Config: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE.toml", help="A pipeline file, instead of a preset.")
