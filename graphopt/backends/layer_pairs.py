@@ -26,6 +26,10 @@ from graphopt.ir.ops import ELEMENTWISE_UNARY, LINEAR, MOVES_VALUES, RESHAPES
 # by many.
 _SAME_WEIGHT_STEPS = 2.0
 _SAME_FLOAT_WEIGHT = 0.01  # of the largest weight, where there are no steps
+# What onnxruntime's quantizer appends to a tensor's name for its integers, and `lower-integer-operators` behind that
+# for the real values of these.
+_INTEGERS, _REAL_VALUES = "_quantized", "_real"
+_ACTIVATIONS = ELEMENTWISE_UNARY | {"Clip", "PRelu"}
 _SCALES = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 
 
@@ -142,7 +146,11 @@ class _Pairing:
         made_by = None if name is None else self.reference.producer(self.known[name])
         if made_by is None or made_by.op == node.op:
             return name
-        return self.twin_result(node, 0) or name
+        if made_by.is_op(*_ACTIVATIONS):
+            before = made_by.inputs[0]
+            layer = self.reference.producer(before)
+            return before.name if layer is not None and layer.op == node.op else name
+        return name
 
     def tensor(self, dequantize: Node) -> PairedTensor | None:
         """The activation that a Q → DQ pair rounds, where it has a counterpart."""
@@ -196,10 +204,16 @@ class _Pairing:
     def _counterpart(self, tensor: Tensor) -> str | None:
         if tensor.name in self.known:
             return tensor.name
-        for reader in self.quantized.consumers(tensor):
-            for second in self.quantized.consumers(reader.outputs[0]) if is_quantize(reader) else ():
-                if is_dequantize(second) and second.outputs[0].name in self.known:
-                    return second.outputs[0].name
+        readers = [
+            n
+            for q in self.quantized.consumers(tensor)
+            if is_quantize(q)
+            for n in self.quantized.consumers(q.outputs[0])
+        ]
+        names = [n.outputs[0].name for n in readers if is_dequantize(n)]
+        for name in (*names, tensor.name.removesuffix(_REAL_VALUES).removesuffix(_INTEGERS)):
+            if name in self.known:
+                return name
         producer = self.quantized.producer(tensor)
         if producer is None:
             return None
@@ -218,8 +232,7 @@ class _Pairing:
         if twin is None or not node.is_op(*LINEAR):
             return None
         if twin.op != node.op:
-            is_activation = twin.is_op(*ELEMENTWISE_UNARY, "Clip", "PRelu")
-            return f"the {twin.op} behind it is left to the grid" if is_activation else None
+            return f"the {twin.op} behind it is left to the grid" if twin.is_op(*_ACTIVATIONS) else None
         if _differ(self.quantized, node, twin):
             return "its weights differ by more than rounding: a rewrite has rescaled them"
         folded = sorted(_scaled_behind(self.reference, result) - _scaled_behind(self.quantized, node.outputs[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+from graphopt import compare_layers
 from graphopt.backends.layer_errors import ErrorReport, Power, measure_layers
 from graphopt.backends.layer_gains import gains, joined
 from graphopt.backends.measures import Tally
@@ -152,7 +154,10 @@ def test_several_passes_over_the_samples_give_the_same(net: onnx.ModelProto) -> 
         assert b.sensitivity == pytest.approx(a.sensitivity, rel=1e-3)
 
 
-def test_another_tools_model_with_its_own_names(net: onnx.ModelProto, tmp_path) -> None:
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_another_tools_model_with_its_own_names(net: onnx.ModelProto, tmp_path: Path, form: QuantFormat) -> None:
+    """Relu is left to the grid, outputs and integers have names of their own; or operators compute with integers."""
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.feeds = iter([random_feeds(net, seed) for seed in range(SAMPLES)])
@@ -161,8 +166,9 @@ def test_another_tools_model_with_its_own_names(net: onnx.ModelProto, tmp_path) 
             return next(self.feeds, None)
 
     onnx.save(net, tmp_path / "net.onnx")
-    quantize_static(tmp_path / "net.onnx", tmp_path / "q.onnx", Reader(), quant_format=QuantFormat.QDQ)
-    found = report(net, onnx.load(tmp_path / "q.onnx"))
+    quantize_static(tmp_path / "net.onnx", tmp_path / "q.onnx", Reader(), quant_format=form)
+    samples = load_dataset([random_feeds(net, seed) for seed in range(SAMPLES)], input_specs(net))
+    found = compare_layers(net, tmp_path / "q.onnx", list(samples))
     assert {"a", "wide", "b", "c"} <= {e.tensor for e in found.layers}
     assert found.layers[0].tensor == "b"
     assert found.unpaired == ()
