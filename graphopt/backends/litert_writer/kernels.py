@@ -94,6 +94,10 @@ def _first_int8(op: Op) -> str:
     return "" if first.is_int8 and first.array is None else "its data is not int8"
 
 
+def _sum(op: Op) -> str:
+    return _per_tensor(op) if len(op.inputs) == 2 else "LiteRT adds two operands at a time"
+
+
 def _average(op: Op) -> str:
     return _per_tensor(op) or pool_problem(op)
 
@@ -108,6 +112,7 @@ INTEGER: dict[str, Callable[[Op], str]] = {
     **dict.fromkeys(("Relu", "GlobalAveragePool"), _per_tensor),
     **dict.fromkeys(("Clip", "ReduceMean"), _first_int8),
     "AveragePool": _average,
+    "Sum": _sum,
     "Resize": _bilinear,
     "Sigmoid": _fixed(1 / 256, -128),
     "Softmax": _fixed(1 / 256, -128),

@@ -115,8 +115,11 @@ def convert(em: Emitter, op: Op) -> None:
 
 
 def sum_of(em: Emitter, op: Op) -> None:
-    """Sum or Mean of any number of float operands → a chain of ADD."""
+    """Sum or Mean of any number of operands → a chain of ADD; of integers a Sum of two."""
     values = [v for v in op.inputs if v is not None]
+    if op.kind == "Sum" and len(values) == 2:
+        binary("ADD")(em, op)
+        return
     order = em.common_order(values, op.output)
     operands = [operand(em, v, order) for v in values]
     target, _ = em.result(op, order, fuses=False)

@@ -79,6 +79,7 @@ case(
     {"x": X, "z": Y, "y": Quantized(0.03, -128)},
     {"ADD": 1, "QUANTIZE": 1},
 )
+case("sum", "r = Sum(dx, dz)", TWO, {"x": X, "z": Y, "y": Quantized(0.07, 5)}, {"ADD": 1, "QUANTIZE": 1})
 case("sub", "r = Sub(dx, dz)", TWO, {"x": X, "z": Y, "y": Quantized(0.07, 5)}, {"SUB": 1, "QUANTIZE": 1})
 case("mul", "r = Mul(dx, dz)", TWO, {"x": X, "z": Y, "y": Quantized(0.07, 5)}, {"MUL": 1, "QUANTIZE": 1})
 case("max", "r = Max(dx, dz)", TWO, {"x": X, "z": Y, "y": Y}, {"ADD": 1, "MAXIMUM": 1, "QUANTIZE": 1})
