@@ -39,7 +39,6 @@ class EqualizeChannels(Pass):
     name: ClassVar[str] = "equalize-channels"
     summary: ClassVar[str] = "scale channels between layers so that the grids they share fit them all"
     lossless: ClassVar[bool] = True
-    by_samples: ClassVar[bool] = True
 
     least_gain: float = 0.5
     limit: float = 256.0

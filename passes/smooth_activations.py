@@ -47,7 +47,6 @@ class SmoothActivations(Pass):
     name: ClassVar[str] = "smooth-activations"
     summary: ClassVar[str] = "move outlier channels behind a normalisation into the weights that read them"
     lossless: ClassVar[bool] = True
-    by_samples: ClassVar[bool] = True
 
     alpha: float | None = None
     least_gain: float = 0.5

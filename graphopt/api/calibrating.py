@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from graphopt.api.choice import Passes, choose_pipeline
-from graphopt.api.ranges import Calibration, ranges_key, require_reusable
+from graphopt.api.ranges import Calibration, ranges_key
 from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, load
@@ -59,7 +59,6 @@ def calibrate(
     last = next((i for i, p in enumerate(choice.passes) if isinstance(p, Calibrate)), None)
     if last is None:
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
-    require_reusable(choice)
     graph = load(model, base_dir=base_dir)
     samples = open_samples(calibration_data, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress, resources)

@@ -17,7 +17,7 @@ from graphopt.passes.presets import preset as preset_passes
 from graphopt.pipeline import Context, Pass
 from graphopt.pipeline.options import make_pass, plain_options
 from graphopt.pipeline.passes import Progress, Resources
-from graphopt.pipeline.spec import passes_from_text
+from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
 from graphopt.report.samples import reported
 from graphopt.targets import Target, find_target
@@ -43,9 +43,10 @@ class Choice:
         """Whether a pass of this class is among them."""
         return any(isinstance(p, wanted) for p in self.passes)
 
-    def before(self, stop: type[Pass]) -> list[Pass]:
-        """The lossless passes before the first `stop`: what decides which values a name stands for."""
-        return [p for p in itertools.takewhile(lambda p: not isinstance(p, stop), self.passes) if p.lossless]
+    def rewrites_before(self, stop: type[Pass]) -> str:
+        """The lossless passes before the first `stop`, as text: what decides which values a name stands for."""
+        before = itertools.takewhile(lambda p: not isinstance(p, stop), self.passes)
+        return passes_to_text([p for p in before if p.lossless])
 
     def context(
         self, calibration: Dataset | None, threads: int | None, progress: Progress | None, resources: Resources | None

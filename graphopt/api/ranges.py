@@ -14,7 +14,6 @@ from graphopt.calibration.plots import Picture, draw
 from graphopt.errors import ConfigError
 from graphopt.ir.read import read_source
 from graphopt.passes.calibrate import Calibrate
-from graphopt.pipeline.spec import passes_to_text
 from graphopt.quant import Range, Scheme
 
 
@@ -86,28 +85,12 @@ def read_ranges(
 
     Raises:
         CalibrationError: the file can't be read, or its ranges belong to another model or to other passes.
-        ConfigError: the model is rewritten by what the samples show, so that ranges without them mean nothing.
     """
     if ranges is None:
         return None
-    require_reusable(choice)
     if isinstance(ranges, Calibration):
         return dict(ranges.ranges)
     return load_ranges(Path(ranges), model_hash=ranges_key(model, base_dir, choice))
-
-
-def require_reusable(choice: Choice) -> None:
-    """Refuse a pipeline that scales tensors by the samples before they are observed: ranges don't say how.
-
-    Raises:
-        ConfigError: it has such a pass.
-    """
-    found = [p.name for p in choice.before(Calibrate) if p.by_samples]
-    if found:
-        raise ConfigError(
-            f"ranges can't be kept and used again with '{found[0]}', which rewrites the model by its samples: give "
-            f"optimize the samples (--calibration-data) instead, or leave it out (--skip {' --skip '.join(found)})"
-        )
 
 
 def ranges_key(model: object, base_dir: str | Path | None, choice: Choice) -> str:
@@ -115,5 +98,5 @@ def ranges_key(model: object, base_dir: str | Path | None, choice: Choice) -> st
 
     With other rewrites a tensor of the same name may hold other values.
     """
-    content = f"{model_hash(read_source(model, base_dir).model)} {passes_to_text(choice.before(Calibrate))}"
+    content = f"{model_hash(read_source(model, base_dir).model)} {choice.rewrites_before(Calibrate)}"
     return hashlib.sha256(content.encode()).hexdigest()

@@ -69,14 +69,12 @@ class Pass:
     """A rewrite. Subclasses are frozen dataclasses; their fields are the pass's options (CLI, TOML and help read them).
 
     `name` is the pass's name in pipelines, `lossless` promises the same outputs up to float rounding (the Numerics
-    instrument holds it to that), `summary` is one line of help, `by_samples` says that what it makes of the float model
-    depends on the calibration samples, so that ranges belong to these samples. No state survives `run`.
+    instrument holds it to that), `summary` is one line of help. No state survives `run`.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     lossless: ClassVar[bool] = False
-    by_samples: ClassVar[bool] = False
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Rewrite `graph` in place; say what was done and declined in `ctx.remarks`."""

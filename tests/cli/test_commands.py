@@ -126,17 +126,6 @@ def test_ranges_are_refused_when_other_rewrites_come_before(run: Run, folder: Pa
     assert not (folder / "out.onnx").exists()
 
 
-@pytest.mark.parametrize("command", ["calibrate", "optimize"])
-def test_ranges_are_refused_where_passes_scale_tensors_by_the_samples(command: str, run: Run, folder: Path) -> None:
-    assert run("calibrate", "digits_cnn.onnx", "--target", "tflite", *SAMPLES, "-o", "ranges.json", "-q").code == 0
-    given = SAMPLES if command == "calibrate" else ("--ranges", "ranges.json")
-    options = (command, "digits_cnn.onnx", "-o", "out", "--target", "tflite", *given, "--preset", "int8-accurate")
-    outcome = run(*options)
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert "--skip equalize-channels --skip smooth-activations" in outcome.err
-    assert not (folder / "out").exists()
-
-
 def test_kept_in_float_and_skipped(run: Run, folder: Path) -> None:
     outcome = run(
         *OPTIMIZE, *SAMPLES, "--keep-float", "Gemm", "--keep-float", "hed/*", "--skip", "fold-pad,remove-dead"
