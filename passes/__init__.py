@@ -32,6 +32,8 @@ CATALOGUE: dict[str, str] = {
     "calibrate": "graphopt.passes.calibrate:Calibrate",
     "correct-bias": "graphopt.passes.correct_bias:CorrectBias",
     "protect-small-values": "graphopt.passes.protect_small_values:ProtectSmallValues",
+    "optimize-weight-scales": "graphopt.passes.optimize_weight_scales:OptimizeWeightScales",
+    "round-adaptively": "graphopt.passes.round_adaptively:RoundAdaptively",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
     "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",

@@ -21,9 +21,9 @@ from graphopt.calibration.windows import Windows
 Array = NDArray[np.float64]
 Half = Literal[0, 1]
 
-# Numbers that are taken to depend on each other; a wider row is cut into blocks. At 2,304 (256 channels under a 3×3
-# kernel) a matrix has 42 MB.
-MOST_WIDTH = 2304
+# Numbers that are taken to depend on each other; a wider row is cut into blocks. At 1,152 (128 channels under a 3×3
+# kernel) a matrix has 10 MB, and ten of them are alive at a time.
+MOST_WIDTH = 1152
 # Rows taken in for each number of a row, over all samples: enough to tell its directions apart; the products then cost
 # as much as some factorizations.
 ROWS_PER_WIDTH = 8
@@ -35,26 +35,12 @@ class Moments:
     """Moments of a layer's input, [block, weight, weight]; a block is a group of channels, or a part of one.
 
     Attributes:
-        rows: how many were taken in.
-        mean: E[x̂], [block, weight].
         second: E[x̂ x̂ᵀ].
         shift: E[(x − x̂) x̂ᵀ]; None where only one input was given.
-        shift_mean: E[x − x̂], [block, weight]; None likewise.
     """
 
-    rows: int
-    mean: Array
     second: Array
     shift: Array | None = None
-    shift_mean: Array | None = None
-
-    def centred(self) -> Moments:
-        """The same around the means: what is left to minimise when the bias takes up every error of the mean."""
-        second = self.second - self.mean[:, :, None] * self.mean[:, None, :]
-        if self.shift is None or self.shift_mean is None:
-            return Moments(self.rows, np.zeros_like(self.mean), second)
-        shift = self.shift - self.shift_mean[:, :, None] * self.mean[:, None, :]
-        return Moments(self.rows, np.zeros_like(self.mean), second, shift, np.zeros_like(self.mean))
 
 
 @dataclass
@@ -71,6 +57,8 @@ class InputMoments:
     _rows: list[int] = field(default_factory=lambda: [0, 0], init=False)
     _sums: dict[tuple[str, int], Array] = field(default_factory=dict[tuple[str, int], Array], init=False)
     _seen: int = field(default=0, init=False)
+    # What rows are taken around: float32 sums of squares lose variances that are small beside a mean.
+    _origin: NDArray[np.float32] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.blocks = blocks_of(self.windows)
@@ -82,29 +70,48 @@ class InputMoments:
         half, number = self._seen % 2, self._seen
         self._seen += 1
         rows = self._cut(self.windows.rows(quantized, self._most, number))
+        wanted = None if exact is None else self._cut(self.windows.rows(exact, self._most, number))
+        lost = None if wanted is None else wanted - rows
+        origin = rows.mean(axis=1, keepdims=True, dtype=np.float32) if self._origin is None else self._origin
+        self._origin = origin
+        rows = rows - origin
         self._rows[half] += rows.shape[1]
         self._add("mean", half, rows.sum(axis=1, dtype=np.float64))
         self._add("second", half, np.swapaxes(rows, 1, 2) @ rows)
-        if exact is not None:
-            lost = self._cut(self.windows.rows(exact, self._most, number)) - rows
-            self._add("shift_mean", half, lost.sum(axis=1, dtype=np.float64))
+        if lost is not None:
+            self._add("lost", half, lost.sum(axis=1, dtype=np.float64))
             self._add("shift", half, np.swapaxes(lost, 1, 2) @ rows)
 
-    def moments(self, half: Half | None = None) -> Moments | None:
-        """Of one half of the samples, or of all; None where there was none."""
+    def moments(self, half: Half | None = None, *, centred: bool = False) -> Moments | None:
+        """Of one half of the samples, or of all; None where there was none.
+
+        Args:
+            half: which; None for all.
+            centred: around the means: what is left to minimise when a bias takes up every error of the mean.
+        """
         halves = (0, 1) if half is None else (half,)
         count = sum(self._rows[h] for h in halves)
-        if not count:
+        if not count or self._origin is None:
             return None
 
-        def mean(name: str) -> Array | None:
+        def expected(name: str) -> Array | None:
             sums = [self._sums[name, h] for h in halves if (name, h) in self._sums]
             return np.sum(sums, axis=0) / count if sums else None
 
-        first, second = mean("mean"), mean("second")
-        assert first is not None  # there are rows
+        mean, second = expected("mean"), expected("second")
+        lost, shift = expected("lost"), expected("shift")
+        assert mean is not None  # there are rows
         assert second is not None
-        return Moments(count, first, second, mean("shift"), mean("shift_mean"))
+        origin = self._origin[:, 0].astype(np.float64)
+        if centred:
+            # What float32 may have got wrong: without it, a constant input could look as if it varied by less than 0.
+            floor = np.einsum("bkk->b", second)[:, None, None] / second.shape[-1] * 1e-6
+            second = second - _outer(mean, mean) + floor * np.eye(second.shape[-1])
+        else:
+            second = second + _outer(mean, origin) + _outer(origin, mean) + _outer(origin, origin)
+        if shift is None or lost is None:
+            return Moments(second)
+        return Moments(second, shift + _outer(lost, -mean if centred else origin))
 
     def _cut(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """[group, row, width] → [block, row, width of a block]."""
@@ -148,6 +155,11 @@ class InputVariance:
         """[group, weight]; zeros while nothing has been taken in."""
         count = max(self._count, 1)
         return np.maximum(self._squares / count - (self._sum / count) ** 2, 0.0)
+
+
+def _outer(first: Array, second: Array) -> Array:
+    """[block, k] and [block, l] → [block, k, l]."""
+    return first[:, :, None] * second[:, None, :]
 
 
 def blocks_of(windows: Windows) -> int:

@@ -97,11 +97,11 @@ def test_moments_are_those_of_all_rows() -> None:
         assert found.shift is not None
         x = np.concatenate([windows.rows(s).astype(np.float64) for s in exact[chosen]], axis=1)
         q = np.concatenate([windows.rows(s).astype(np.float64) for s in noisy[chosen]], axis=1)
-        assert found.rows == q.shape[1]
-        np.testing.assert_allclose(found.second, np.einsum("gpk,gpl->gkl", q, q) / q.shape[1], rtol=1e-5)
+        np.testing.assert_allclose(found.second, np.einsum("gpk,gpl->gkl", q, q) / q.shape[1], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(found.shift, np.einsum("gpk,gpl->gkl", x - q, q) / q.shape[1], rtol=1e-3, atol=1e-5)
         around = q - q.mean(axis=1, keepdims=True)
-        centred = found.centred()
+        centred = moments_of(noisy, exact).moments(half, centred=True)
+        assert centred is not None
         np.testing.assert_allclose(
             centred.second, np.einsum("gpk,gpl->gkl", around, around) / q.shape[1], rtol=1e-3, atol=1e-4
         )
@@ -123,7 +123,6 @@ def test_few_rows_of_a_large_input_tell_its_moments(monkeypatch: pytest.MonkeyPa
     samples = [rng.normal(size=(1, 4, 40, 40)).astype(np.float32) for _ in range(4)]
     found = moments_of(samples).moments()
     assert found is not None
-    assert found.rows == 400
     np.testing.assert_allclose(found.second, np.broadcast_to(np.eye(18), (2, 18, 18)), atol=0.3)
 
 
@@ -138,7 +137,7 @@ def test_variance_is_that_of_each_number() -> None:
 
 @pytest.mark.parametrize(
     ("width", "kernel", "blocks"),
-    [(2304, (), 1), (4608, (3, 3), 2), (25088, (), 14), (2309, (), 2309), (2304 * 3, (1,), 3)],
+    [(1152, (), 1), (2304, (3, 3), 2), (25088, (), 28), (2309, (), 2309), (1152 * 3, (1,), 3)],
 )
 def test_wide_rows_are_cut_into_equal_blocks(width: int, kernel: tuple[int, ...], blocks: int) -> None:
     assert blocks_of(Windows(1, width, 1, kernel)) == blocks

@@ -1,0 +1,97 @@
+"""One layer's weight as rows of integers, and the choice of a rounding for it; see `round_adaptively`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.calibration.moments import Moments
+from graphopt.quant.adaptive_rounding import Array, damped, output_error, round_adaptively
+
+# How far to trust directions of the input that the samples showed little of: shares of the mean variance that are added
+# to all. What makes up for errors of other layers wants anything between; rounding hardly tells them apart.
+CORRECTION_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+ROUNDING_DAMPINGS = (0.01, 1.0)
+
+
+@dataclass(frozen=True)
+class LayerRounding:
+    """A weight in units of its scales, [block, row, weight].
+
+    Attributes:
+        wanted: the float weight.
+        plain: the integers that `quantize-weights` would take.
+        scale: of each row, [block, row, 1].
+        limit: integers are in −limit … limit.
+    """
+
+    wanted: Array
+    plain: Array
+    scale: Array
+    limit: int
+
+    def error(self, q: Array, moments: Moments) -> float:
+        """Mean squared error of the result with integers `q`, less what the weight has no part in."""
+        error = q - self.wanted
+        found = output_error(error, moments.second)
+        if moments.shift is not None:
+            found = found - 2 * np.einsum("grk,grk->gr", self._pull(moments), error)
+        return float(np.sum(found * self.scale[..., 0] ** 2))
+
+    def choose(self, whole: Moments, halves: tuple[Moments, Moments] | None) -> Array | None:
+        """The best rounding for all samples; None where `plain` does better on samples that were left out.
+
+        Args:
+            whole: of all samples.
+            halves: of two halves of them; None where there are too few to compare.
+        """
+        if halves is None:
+            return self.fit(whole, None, ROUNDING_DAMPINGS[-1])
+        trust = self.best_correction(halves)
+        seen, unseen = halves
+        tried = {damping: self.error(self.fit(seen, trust, damping), unseen) for damping in ROUNDING_DAMPINGS}
+        best = min(tried, key=tried.__getitem__)
+        if tried[best] >= self.error(self.plain, unseen):
+            return None
+        return self.fit(whole, trust, best)
+
+    def best_correction(self, halves: tuple[Moments, Moments]) -> float | None:
+        """The damping with which what one half says of other layers' errors helps most on the other, both ways."""
+        if any(half.shift is None for half in halves):
+            return None
+        first, second = halves
+        gains = self._gains(first, second) + self._gains(second, first)
+        best = int(np.argmax(gains))
+        return CORRECTION_DAMPINGS[best] if gains[best] > 0 else None
+
+    def fit(self, moments: Moments, correction: float | None, damping: float) -> Array:
+        """Integers next to the weight, which is corrected first unless `correction` is None."""
+        target = self.wanted
+        if correction is not None:
+            pull = np.swapaxes(self._pull(moments), 1, 2)
+            target = target + np.swapaxes(np.linalg.solve(damped(moments.second, correction), pull), 1, 2)
+        target = np.clip(target, -self.limit, self.limit)
+        return round_adaptively(target, damped(moments.second, damping), np.floor(target), np.ceil(target))
+
+    def _pull(self, moments: Moments) -> Array:
+        """wᵀ E[(x − x̂) x̂ᵀ]: what the result lacks, as seen through each input."""
+        assert moments.shift is not None  # asked before
+        return self.wanted @ moments.shift
+
+    def _gains(self, fitted: Moments, tried: Moments) -> Array:
+        """For each damping, by how much a correction fitted on some samples lowers the squared error on others.
+
+        In the coordinates of the eigenvectors a correction is a division for every damping.
+        """
+        values, vectors = np.linalg.eigh(fitted.second)
+        mean = values.mean(axis=-1, keepdims=True)
+        here, there = self._pull(fitted) @ vectors, self._pull(tried) @ vectors
+        second = np.swapaxes(vectors, 1, 2) @ tried.second @ vectors
+        gains: list[float] = []
+        for damping in CORRECTION_DAMPINGS:
+            divisor = np.maximum(values, 0.0) + np.where(mean > 0, damping * mean, 1.0)
+            step = here / divisor[:, None, :]
+            gain = 2 * np.einsum("grk,grk->gr", there, step) - output_error(step, second)
+            gains.append(float(np.sum(gain * self.scale[..., 0] ** 2)))
+        return np.array(gains)
