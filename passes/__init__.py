@@ -26,6 +26,7 @@ CATALOGUE: dict[str, str] = {
     "fold-pad": "graphopt.passes.fold_pad:FoldPad",
     "fold-gemm-factors": "graphopt.passes.fold_gemm_factors:FoldGemmFactors",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
+    "absorb-biases": "graphopt.passes.absorb_biases:AbsorbBiases",
     "equalize-channels": "graphopt.passes.equalize_channels:EqualizeChannels",
     "smooth-activations": "graphopt.passes.smooth_activations:SmoothActivations",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
