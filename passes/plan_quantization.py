@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+from graphopt.analysis.fragile import fragile
 from graphopt.analysis.placement import Placement, place
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
@@ -57,7 +58,8 @@ class PlanQuantization(Pass):
             )
             return
 
-        kept = {
+        kept = {node.name: reason for node, reason in fragile(graph, ctx.target).items()}
+        kept |= {
             node.name: "the user keeps it in float"
             for node in graph.nodes
             if any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)

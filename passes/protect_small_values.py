@@ -38,6 +38,9 @@ LOWEST_GRID_SNR_DB = 20.0
 # Noise this far down is none, and a sample without any must not outweigh the others in the average.
 _NO_NOISE_DB = 60.0
 
+# Input values that say as much as more of them would.
+_ENOUGH_VALUES = 2**20
+
 _Decibel = dict[Tensor, float]
 
 
@@ -53,7 +56,7 @@ class ProtectSmallValues(Pass):
     name: ClassVar[str] = "protect-small-values"
     summary: ClassVar[str] = "keep in float what 8 bits would erase: amplified rounding errors, too wide a range"
 
-    samples: int = 16
+    samples: int = 8
     rounds: int = 8
 
     def __post_init__(self) -> None:
@@ -73,8 +76,10 @@ class ProtectSmallValues(Pass):
             return
         target = ctx.target or find_target(graph.plan.target or "")
         feeds = spread(ctx.calibration, self.samples)
+        grids: _Decibel = {}
         for _ in range(self.rounds):
-            found = _culprits(graph, target, *self._noise(graph, feeds, ctx), _barely_seen(graph, ctx))
+            snr = self._noise(graph, feeds, ctx, grids)
+            found = _culprits(graph, target, snr, grids, _barely_seen(graph, ctx))
             if not found:
                 return
             plan_again(graph, target, {node.name: reason for node, reason in found.items()})
@@ -85,25 +90,33 @@ class ProtectSmallValues(Pass):
                 Calibrate().run(graph, replace(ctx, ranges=None))
         ctx.remarks.note(None, f"stopped after {self.rounds} rounds; more may be lost")
 
-    def _noise(self, graph: Graph, feeds: list[Feed], ctx: Context) -> tuple[_Decibel, _Decibel]:
-        """Average SNR of float operators' results behind quantized reads, and of planned activations on their grid."""
+    def _noise(self, graph: Graph, feeds: list[Feed], ctx: Context, grids: _Decibel) -> _Decibel:
+        """Average SNR of float operators' results behind quantized reads; of planned activations too, into `grids`.
+
+        What `grids` has already isn't measured again: planning again takes nodes out, and changes no range.
+        """
         exposed = exposure(graph)
         known = graph.tensors()
-        planned = [t for e in graph.plan if isinstance(t := known[e.tensor], Variable)]
+        planned = [t for e in graph.plan if isinstance(t := known[e.tensor], Variable) and t not in grids]
         results = exposed.results()
         shadow = Shadow(*(tuple(item.name for item in items) for items in (exposed.nodes, results, planned)))
         ranges = graph.plan.solved_ranges()
         noise = measure_noise(to_proto(graph), list(graph.plan), ranges, shadow, feeds, threads=ctx.threads)
-        return (
-            {t: average_db(noise.results[t.name]) for t in results},
-            {t: average_db(noise.grids[t.name]) for t in planned},
-        )
+        grids.update((t, average_db(noise.grids[t.name])) for t in planned)
+        return {t: average_db(noise.results[t.name]) for t in results}
 
 
 def spread(dataset: Dataset, limit: int) -> list[Feed]:
-    """At most `limit` samples, evenly spread where their number is known, else the first ones."""
+    """At most `limit` samples, evenly spread where their number is known, else the first ones; fewer of large ones."""
     step = 1 if dataset.count is None else max(1, dataset.count // limit)
-    return list(islice(dataset, 0, step * limit, step))
+    found: list[Feed] = []
+    values = 0
+    for feed in islice(dataset, 0, step * limit, step):
+        found.append(feed)
+        values += sum(array.size for array in feed.values())
+        if values > _ENOUGH_VALUES and len(found) > 1:
+            break
+    return found
 
 
 def average_db(snr: NDArray[np.float64]) -> float:
@@ -138,7 +151,7 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
                 # A float operator that reads integers because the operator before it only writes integers.
                 found.setdefault(writer, reason)
 
-    for finding in amplified(exposure(graph), snr, grids):
+    for finding in amplified(graph, exposure(graph), snr, grids):
         blame(finding.reads, str(finding))
     known = graph.tensors()
     nodes = {n.name: n for n in graph.nodes}

@@ -4,6 +4,9 @@ A relative error ε in x comes out of an operator f as ε · |x f′(x)| / sprea
 and a denominator blow up the error of small values, which a linear grid has no steps for; a difference of nearly equal
 tensors (E[x²] − E[x]²) keeps the errors and loses the values; Exp and Softmax turn absolute errors into relative ones.
 
+A depthwise convolution can too: each of its channels comes from one channel alone, and where one grid serves channels
+of very different range the small ones have no steps. A dense layer mostly hears the large ones.
+
 `exposure` lists what must be looked at; `amplified` judges the signal-to-noise ratios that were found there.
 """
 
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir import Graph, Node, Tensor
+from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR, is_random
 
 AMPLIFIERS = frozenset(
@@ -33,6 +37,9 @@ FLOAT32 = np.dtype(np.float32)
 
 LOWEST_SNR_DB = 20.0
 """Less than this behind one 8-bit rounding is a collapse: a healthy tensor has 35 to 45 dB."""
+
+LOWEST_DEPTHWISE_SNR_DB = 22.0
+"""The same for a depthwise convolution, whose result has 25 dB or more where its channels share a grid well."""
 
 LARGEST_AMPLIFICATION_DB = 12.0
 """Two bits. Below that the fault is with the tensor's own grid and not with what happens to it afterwards."""
@@ -81,6 +88,11 @@ class Amplified:
         return self.source_db - self.snr_db
 
     def __str__(self) -> str:
+        if self.node.op in LINEAR:
+            return (
+                f"channels that {self.node} reads one by one differ so much in range that the small ones have no steps "
+                f"on their grid: {self.snr_db:.0f} dB are left behind it"
+            )
         return (
             f"{' → '.join(n.op for n in self.chain)} ({self.node}) amplifies the error of an 8-bit step by "
             f"{self.amplification_db:.0f} dB: {self.source_db:.0f} dB before, {self.snr_db:.0f} dB behind"
@@ -104,17 +116,21 @@ def exposure(graph: Graph) -> Exposure:
     nodes: list[Node] = []
     for node in reversed(list(reads)):
         exposed = bool(reads[node] or noisy[node])
-        if exposed and (node.is_op(*AMPLIFIERS) or any(t in needed for t in node.present_outputs())):
+        judged = node.is_op(*AMPLIFIERS) or _is_depthwise(graph, node)
+        if exposed and (judged or any(t in needed for t in node.present_outputs())):
             nodes.append(node)
             needed.update(node.inputs[i] for i in noisy[node])
     kept = tuple(reversed(nodes))
     return Exposure(kept, {n: reads[n] for n in kept}, {n: noisy[n] for n in kept})
 
 
-def amplified(exposed: Exposure, snr_db: Mapping[Tensor, float], grid_db: Mapping[Tensor, float]) -> list[Amplified]:
+def amplified(
+    graph: Graph, exposed: Exposure, snr_db: Mapping[Tensor, float], grid_db: Mapping[Tensor, float]
+) -> list[Amplified]:
     """The first operator of each chain behind which the signal is lost, in graph order.
 
     Args:
+        graph: the graph.
         exposed: what was looked at.
         snr_db: of the results of `exposed.nodes`; NaN where it isn't known.
         grid_db: of what they read quantized, on its own grid.
@@ -133,6 +149,8 @@ def amplified(exposed: Exposure, snr_db: Mapping[Tensor, float], grid_db: Mappin
         for result in node.present_outputs():
             after = snr_db.get(result, math.nan)
             if node.op in LINEAR:
+                if _is_depthwise(graph, node) and after < LOWEST_DEPTHWISE_SNR_DB:
+                    found.append(_finding(exposed, node, after, worst))
                 # What a sum of products does to its operands' noise is not judged here: it is where the chain begins.
                 source[result], blown[result] = after if not math.isnan(after) else math.inf, 0.0
                 continue
@@ -145,6 +163,11 @@ def amplified(exposed: Exposure, snr_db: Mapping[Tensor, float], grid_db: Mappin
                 lost.add(result)
                 found.append(_finding(exposed, node, after, begin))
     return found
+
+
+def _is_depthwise(graph: Graph, node: Node) -> bool:
+    linear = linear_view(graph, node) if node.is_op("Conv", "ConvTranspose") else None
+    return linear is not None and linear.is_depthwise
 
 
 def _finding(exposed: Exposure, node: Node, snr_db: float, source_db: float) -> Amplified:

@@ -140,8 +140,9 @@ class _Walk:
             self.decline(node, reason)
             return
         operands = self.activations(node)
-        if rule.operands == "skip":
-            operands = self.skip_operands(operands)
+        if rule.operands != "all":
+            others = self.skip_operands(operands)
+            operands = others if others or rule.operands == "skip" else operands
         if not operands:
             return
         for index, _ in operands:
@@ -195,13 +196,19 @@ class _Walk:
             return None
         rule = self.target.rules.get(node.op)
         if kept := self.keep_float(node):
-            if rule is not None:
+            if rule is not None and (rule.role is Role.LINEAR or self.is_touched(node)):
                 self.decline(node, kept if isinstance(kept, str) else "the user keeps it in float")
             return None
         if rule is None and node.op in LINEAR:
             reason = self.target.float_reasons.get(node.op, f"{self.target.title} has no integer kernel for it")
             self.decline(node, reason)
         return rule
+
+    def is_touched(self, node: Node) -> bool:
+        """Whether something reads its result quantized, or it reads something that is: else it is float anyway."""
+        return any(self.placement.wanted(t) for _, t in self.activations(node)) or any(
+            self.placement.wanted(self.end(t)) for t in node.present_outputs()
+        )
 
     def decline(self, node: Node, reason: str) -> None:
         """Say once why a node stays float."""

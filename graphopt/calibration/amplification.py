@@ -84,7 +84,7 @@ def measure_noise(
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for o in outputs for n in o)
     # onnxruntime's own integer kernels would bring noise of their own in.
-    session = open_session(model, threads=threads, optimize="basic")
+    session = open_session(model, threads=threads, integers=False)
     rows = [[float(v) for v in run_session(session, f, f"sample {n}")] for n, f in enumerate(samples)]
     sums = np.array(rows).reshape(len(rows), len(outputs), 4)
     found = [_decibel(sums[:, k]) for k in range(len(outputs))]

@@ -42,6 +42,7 @@ def open_session(
     base_dir: Path | None = None,
     layouts: bool = True,
     providers: Sequence[str] | None = None,
+    integers: bool = True,
 ) -> ort.InferenceSession:
     """A session for the model, on the CPU unless `providers` says otherwise.
 
@@ -53,6 +54,7 @@ def open_session(
         base_dir: the folder that external data of a ModelProto is relative to.
         layouts: whether it may change memory layouts (NCHWc, NHWC), which renames the nodes concerned.
         providers: onnxruntime's execution providers in order of preference; None means the CPU.
+        integers: whether operators between Q/DQ may become integer kernels; else they compute in float.
 
     Raises:
         UnsupportedError: onnxruntime can't load or run the model; the message has its reason on one line.
@@ -63,6 +65,8 @@ def open_session(
     options.log_severity_level = _FATAL
     options.graph_optimization_level = _LEVELS[optimize]
     options.intra_op_num_threads = threads or 0
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
         options.add_session_config_entry(
