@@ -48,9 +48,9 @@ def stored(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(order))
 
 
-def parse(body: str, **constants: object) -> onnx.ModelProto:
+def parse(body: str, opset: int = 17, **constants: object) -> onnx.ModelProto:
     """A model of ONNX text with initializers."""
-    model = onnx.parser.parse_model(HEADER + body)
+    model = onnx.parser.parse_model(HEADER.replace("17", str(opset)) + body)
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
     onnx.checker.check_model(model)
     return model

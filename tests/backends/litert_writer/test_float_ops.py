@@ -158,6 +158,17 @@ CASES = {
     "squeeze": ("g (float[2,6,1,8] x) => (float[A,B,C] y) { y = Squeeze(x, a) }", {"a": ints(2)}),
     "unsqueeze": (MATRIX + " { u = Unsqueeze(x, a) y = Squeeze(u, b) }", {"a": ints(1, 4), "b": ints(1, 4)}),
     "clip": (MATRIX + " { y = Clip(x, a, b) }", {"a": np.float32(-0.3), "b": np.float32(0.7)}),
+    "elu": (MATRIX + " { y = Elu(x) }", {}),
+    "softplus": (MATRIX + " { y = Softplus(x) }", {}),
+    "rsqrt": (MATRIX + " { a = Abs(x) b = Add(a, one) c = Sqrt(b) y = Reciprocal(c) }", {"one": np.float32(1)}),
+    "layer-norm-decomposed": (
+        MATRIX
+        + """ { m = ReduceMean<axes=[-1]>(x) d = Sub(x, m) p = Pow(d, two) v = ReduceMean<axes=[-1]>(p)
+            e = Add(v, eps) r = Sqrt(e) n = Div(d, r) t = Mul(n, s) y = Add(t, b) }""",
+        {"two": np.float32(2), "eps": np.float32(1e-5), "s": noise(6), "b": noise(6)},
+    ),
+    "gather-rows": (MATRIX + " { i = ArgMax<axis=0, keepdims=0>(w) y = Gather<axis=2>(x, i) }", {"w": noise(6, 4)}),
+    "erf": (MATRIX + " { y = Erf(x) }", {}),
     "tanh-sigmoid": (MATRIX + " { t = Tanh(x) y = Sigmoid(t) }", {}),
 }
 
@@ -167,6 +178,13 @@ def test_equals_onnxruntime(case):
     text, constants = CASES[case]
     found = outcome(parse(text, **constants))
     assert found.worst() <= 2e-5 * max(1.0, float(np.abs(found.onnx["y"]).max()))
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu(form):
+    found = outcome(parse(f'{MATRIX} {{ y = Gelu<approximate="{form}">(x) }}', opset=20))
+    assert dict(found.written.operators) == {"GELU": 1}
+    assert found.worst() <= 2e-5
 
 
 def test_argmax_is_written():

@@ -160,6 +160,37 @@ case(
     "slice", "r = Slice(dx, a, b)", ONE, {"x": X, "y": X}, {"STRIDED_SLICE": 1}, a=np.array([0, 1]), b=np.array([2, 4])
 )
 case(
+    "resize-nearest", 'r = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(dx, , s)', ONE,
+    {"x": X, "y": X}, {"RESIZE_NEAREST_NEIGHBOR": 1}, s=np.array([1, 1, 2, 3], np.float32),
+)  # fmt: skip
+case(
+    "depth-to-space", "r = DepthToSpace<blocksize=2>(dx)", {"x": (2, 8, 3, 4)}, {"x": X, "y": X}, {"DEPTH_TO_SPACE": 1}
+)
+case(
+    "space-to-depth", "r = SpaceToDepth<blocksize=2>(dx)", {"x": (2, 3, 4, 6)}, {"x": X, "y": X}, {"SPACE_TO_DEPTH": 1}
+)
+case("gather", "r = Gather<axis=1>(dx, i)", ONE, {"x": X, "y": X}, {"GATHER": 1}, i=np.array([3, -1, 0]))
+case("transpose", "r = Transpose<perm=[0,3,1,2]>(dx)", ONE, {"x": X, "y": X}, {})
+case("reshape", "r = Reshape(dx, s)", ONE, {"x": X, "y": X}, {"RESHAPE": 1}, s=np.array([2, 6, 72]))
+case("squeeze", "r = Squeeze(dx, a)", {"x": (2, 6, 1, 8)}, {"x": X, "y": X}, {"RESHAPE": 1}, a=np.array([2]))
+case("tile", "r = Tile(dx, n)", ONE, {"x": X, "y": X}, {"TILE": 1}, n=np.array([1, 2, 1, 3]))
+case("min", "r = Min(dx, dz)", TWO, {"x": X, "z": Y, "y": Y}, {"ADD": 1, "MINIMUM": 1, "QUANTIZE": 1})
+case(
+    "log-softmax",
+    "r = LogSoftmax<axis=1>(dx)",
+    {"x": (3, 16)},
+    {"x": X, "y": Quantized(1 / 16, 127)},
+    {"LOG_SOFTMAX": 1},
+)
+case(
+    "matmul-batched", "r = MatMul(dx, dz)", {"x": (2, 3, 5, 16), "z": (2, 3, 16, 4)},
+    {"x": X, "z": Y, "y": Quantized(0.1, 3)}, {"BATCH_MATMUL": 1, "QUANTIZE": 1},
+)  # fmt: skip
+case(
+    "transposed-grouped", "r = ConvTranspose<strides=[2,2], group=2>(dx, w)", ONE, {"x": X, "y": Quantized(0.3)},
+    {"TRANSPOSE_CONV": 1}, weight("w", 6, 2, 2, 2, axis=1),
+)  # fmt: skip
+case(
     "resize", 'r = Resize<mode="linear">(dx, , s)', ONE, {"x": X, "y": X}, {"RESIZE_BILINEAR": 1},
     s=np.array([1, 1, 2, 2], np.float32),
 )  # fmt: skip
