@@ -28,6 +28,7 @@ from graphopt.passes._kept_weights import kept_range
 from graphopt.passes._known_ranges import Ranges, cut_to_activations, known_ranges, shared_ranges, spread
 from graphopt.passes._scalar_scales import scalar_scales
 from graphopt.passes.plan_quantization import fill_plan
+from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan, solve_params
 
@@ -45,6 +46,8 @@ class RecoverPlan(Pass):
             raise ConfigError("recover-plan needs a target; give one with --target")
         scalar_scales(graph)
         found = strip(graph, exact=True)
+        # Nothing is planned for what nobody reads; a QuantizeLinear that nobody reads has told a range by now.
+        sweep(graph.live_nodes(), ctx)
         _note_left_alone(graph, ctx, found)
         graph.sort()
         restore_clamps(found, ctx)

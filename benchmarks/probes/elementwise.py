@@ -150,7 +150,9 @@ def residual(where: str) -> Build:
         skip = net.qdq(net.opening())
         branch = net.conv(skip, subject=True)
         left = net.qdq(branch) if where in ("both", "branch") else branch
-        y = net.add("Add", left, skip if where in ("both", "skip") else net.opening(), subject=where == "both")
+        y = net.add(
+            "Add", left, skip if where in ("both", "skip") else net.opening(), subject=where in ("both", "skip")
+        )
         net.closing(net.qdq(net.add("Relu", y)), subject=True)
 
     return build

@@ -151,7 +151,7 @@ class _Reader:
         """Whether what the rule wants quantized is."""
         tensors = [t for _, t in activations(node)]
         integers = [t in self.direct for t in tensors]
-        if rule.operands == "skip":
+        if rule.operands != "all":
             return any(integers) and all(i or t in self.planned_linear for i, t in zip(integers, tensors, strict=True))
         return bool(integers) and all(integers)
 

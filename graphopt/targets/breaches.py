@@ -90,6 +90,7 @@ OPENVINO: Mapping[str, Breach] = {
     "bias-missing": _error(
         "with a symbolic batch an integer convolution without a bias gave all readers of its result zeros or garbage"
     ),
+    "residual-fusion": _warning("OpenVINO leaves that pair out: its results aren't those of the model (2.4 dB apart)"),
     "signed-concat": _error("the convolution takes the int8 for uint8: its result is wrong"),
     "counted-pads": _error("padding counts as the integer 0 instead of the zero point: the result is wrong"),
     "constant-pair": _error("OpenVINO fails to compile the model"),

@@ -47,11 +47,14 @@ OPENVINO = Target(
         "MatMul": OpRule(
             Role.LINEAR, source="int8 in probe 'matmul, tokens', float in probe 'matmul of two activations'"
         ),
+        # Q/DQ on the operand that Add is fused with is left out by the engine: written without it, the model says what
+        # the engine computes (0.1 dB apart instead of 2.4 on a ResNet), and is as fast.
         "Add": OpRule(
             Role.COMPUTE,
+            operands="all but one",
             source=(
-                "Add + Relu fuse into the convolution only with Q/DQ on both inputs, int8 in probe "
-                "'residual add, Q on both', refused in probe 'add, constant, Q on both sides'"
+                "int8 in probe 'residual add, Q on skip', int8 in probe 'residual add, Q on both', refused in probe "
+                "'add, constant, Q on both sides'"
             ),
         ),
         # Padding is the integer 0 there, not the zero point: with zero point 128 the result was 200 steps off.

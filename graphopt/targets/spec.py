@@ -23,8 +23,10 @@ class Role(StrEnum):
     FIXED_OUTPUT = "fixed output"  # an integer kernel that prescribes its output's scale and zero point
 
 
-Operands = Literal["all", "skip"]
-"""Which activations of an elementwise operator are quantized: all, or all but the one that fuses into its producer."""
+Operands = Literal["all", "skip", "all but one"]
+"""Which activations of an elementwise operator are quantized: all; all but the one that fuses into its producer, and
+none where there is no such one ("skip"); or then all ("all but one").
+"""
 
 Bias = Literal["float", "int32"]
 

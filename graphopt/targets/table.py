@@ -47,7 +47,7 @@ def _cell(target: Target, op: str) -> str:
     if rule is None:
         return "fused" if op in target.fused_activations else "float"
     parts = [_MARKS[rule.role]]
-    if rule.operands == "skip":
+    if rule.operands != "all":
         parts.append("skip branch only")
     parts += [_CONDITIONS.get(c, c) for c in rule.conditions]
     return ", ".join(parts)

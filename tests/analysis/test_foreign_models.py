@@ -17,7 +17,7 @@ from tests.support.rewrite import run
 EXPECTED: dict[tuple[str, str], set[str]] = {
     ("modelopt", "tensorrt"): {"scale-rank", "float-between"},
     ("modelopt", "onnxruntime"): {"scale-rank", "activation-type-shared", "partial-operands", "float-output"},
-    ("modelopt", "openvino"): {"partial-operands"},
+    ("modelopt", "openvino"): {"float-between"},
     ("modelopt", "tflite"): {"float-output", "bias-float"},
     ("pytorch", "tensorrt"): {"activation-type", "weight-type"},
     ("pytorch", "onnxruntime"): {"weight-type", "bias-float"},

@@ -218,7 +218,7 @@ def counted_pads(p: Planted) -> None:
 
 def constant_on_a_grid(p: Planted) -> None:
     constant = p.constant(np.ones((4, 1, 1)), np.float32)
-    p.find("Add").input[1] = constant
+    p.find("Add").input[0] = constant
     p.pair(constant, ["a"])
 
 
@@ -374,11 +374,12 @@ CASES = (
     Case("bias-missing", "openvino", no_bias, "c1", "twice"),
     Case("half-quantized", "openvino", float_activation, "c1"),
     Case("half-quantized", "tensorrt", float_weight, "c1"),
-    Case("partial-operands", "openvino", one_operand, "a"),
+    Case("partial-operands", "onnxruntime", one_operand, "a"),
     Case("float-between", "openvino", float_pool, "p"),
     Case("float-output", "onnxruntime", float_reader, "c1"),
     Case("inside-kernel", "openvino", pair_before_relu, "c1"),
     Case("residual-fusion", "tensorrt", pair_on_both_operands, "a"),
+    Case("residual-fusion", "openvino", pair_on_both_operands, "a"),
     Case("pair-behind-move", "openvino", pair_behind_pool, "m"),
     Case("useless-pair", "openvino", pair_at_the_end, "y"),
 )  # fmt: skip

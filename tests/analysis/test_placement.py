@@ -73,7 +73,7 @@ RESIDUAL = (
 
 @pytest.mark.parametrize(
     ("target", "quantized"),
-    [("onnxruntime", {0, 1}), ("openvino", {0, 1}), ("tflite", {0, 1}), ("tensorrt", {1})],
+    [("onnxruntime", {0, 1}), ("openvino", {1}), ("tflite", {0, 1}), ("tensorrt", {1})],
 )
 def test_residual_add(target: str, quantized: set[int]) -> None:
     graph, _ = plan_of(model(RESIDUAL, "float[1,4,8,8] x", "float[1,4,6,6] y", **CONV), target)

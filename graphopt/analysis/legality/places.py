@@ -187,7 +187,7 @@ def _mover_rule(scene: Scene, node: Node) -> OpRule | None:
 def _is_fusable_operand(scene: Scene, node: Node, index: int) -> bool:
     """Whether this operand of a quantized Add should have stayed float to be fused with its convolution."""
     rule = scene.target.rules.get(node.op)
-    if rule is None or rule.operands != "skip" or node not in scene.placement.quantized:
+    if rule is None or rule.operands == "all" or node not in scene.placement.quantized:
         return False
     return (node, index) not in scene.placement.uses.get(node.inputs[index], {})
 
