@@ -22,6 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime import InferenceSession
 
 from graphopt.backends.layer_cut import cut
 from graphopt.backends.layer_gains import gains, joined
@@ -32,8 +34,9 @@ from graphopt.calibration.budget import chunks, default_budget
 from graphopt.calibration.instrument import fetch
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.shapes import infer, types_of
+from graphopt.calibration.weights import Detached, detached
 from graphopt.errors import ConfigError
-from graphopt.ir import Graph, to_proto
+from graphopt.ir import Graph
 
 _Item: TypeAlias = PairedLayer | PairedTensor
 
@@ -130,9 +133,9 @@ class _Measuring:
         self.reference, self.quantized, self.dataset, self.threads = reference, quantized, dataset, threads
         self.budget = default_budget() if budget is None else budget
         self.pairing = pair_layers(reference, quantized)
-        self.models = to_proto(reference), to_proto(quantized)
+        self.models = detached(reference), detached(quantized)
         shapes = {name: value.shape for name, value in next(iter(dataset)).items()}
-        self.inferred = infer(self.models[0], shapes), infer(self.models[1], shapes)
+        self.inferred = infer(self.models[0].model, shapes), infer(self.models[1].model, shapes)
         self.signals: dict[str, Power] = {}
         self.samples = 0
 
@@ -167,10 +170,10 @@ class _Measuring:
 
     def run(self, items: Sequence[_Item], extra: Sequence[str]) -> list[_Powers]:
         """One pass over the samples: the powers for each item; those of the tensors `extra` are kept, too."""
-        alone = cut(self.quantized, self.models[1], items)
+        alone = cut(self.quantized, self.models[1].model, items)
         exact_run = self.fetching(0, [*alone.feeds.values(), *(item.result for item in items), *extra])
         whole_run = self.fetching(1, [item.output for item in items])
-        session = open_session(alone.model, threads=self.threads)
+        session = self.open(alone.model, 1)
         powers = [_Powers() for _ in items]
         self.signals |= {name: Power() for name in extra}
         for number, feed in enumerate(self.dataset):
@@ -185,12 +188,18 @@ class _Measuring:
             self.samples = number + 1
         return powers
 
+    def open(self, model: ModelProto, which: int) -> InferenceSession:
+        """A session for a model that has weights of the float (0) or the quantized (1) model."""
+        declared = {tensor.name for tensor in model.graph.initializer}
+        weights = {name: values for name, values in self.models[which].weights.items() if name in declared}
+        return open_session(Detached(model, weights), threads=self.threads)
+
     def fetching(self, which: int, tensors: Sequence[str]) -> Callable[[Feed, str], dict[str, NDArray[Any]]]:
         """Runs the float (0) or the quantized (1) model on a sample, and gives the values of `tensors` by name."""
         model = self.models[which]
         types = types_of(model, list(dict.fromkeys(tensors)), self.inferred[which], None)
-        fetching = fetch(model, types)
-        session = open_session(fetching.model, threads=self.threads)
+        fetching = fetch(model.model, types)
+        session = self.open(fetching.model, which)
         names = [output for _, output in fetching.fetched]
 
         def run(feed: Feed, where: str) -> dict[str, NDArray[Any]]:
