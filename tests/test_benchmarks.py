@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
-from benchmarks import _common, calibration, calibration_methods, float_preset, scaling, zoo_int8
+from benchmarks import _common, calibration, calibration_methods, float_preset, litert, scaling, zoo_int8
 
 needs_zoo = pytest.mark.skipif("GRAPHOPT_ZOO" not in os.environ, reason="needs the models that GRAPHOPT_ZOO points at")
 SMALL = "mnist_winml_cntk"
@@ -75,6 +75,17 @@ def test_zoo_int8(capsys: pytest.CaptureFixture[str]) -> None:
     assert abs(float(fp32) - float(int8)) <= 100 * int(differ) / 40
     assert float(db) > 30
     assert "Left in float by the plan:" in notes
+
+
+@needs_zoo
+def test_litert(capsys: pytest.CaptureFixture[str]) -> None:
+    litert.main(["--models", SMALL, "--samples", "4", "--labelled", "40", "--seconds", "0.1"])
+    head, line, _, *notes = capsys.readouterr().out.splitlines()
+    assert head.startswith("model ")
+    name, planned, near, same, most, *_ = line.split()
+    assert (name, int(planned) > 0, near, int(most) <= 1) == (SMALL, True, "100.000", True)
+    assert float(same) > 99
+    assert notes == ["Less than 99 % within one step, more than 0.5 points apart, or failed:", "- none"]
 
 
 @needs_zoo
