@@ -87,7 +87,8 @@ def detached(graph: Graph) -> Detached:
         kind = _KINDS.get(constant.dtype)
         if kind is None or id(constant) not in own or constant.nbytes < _MIN_BYTES:
             return tensor_proto(constant)
-        weights[constant.name] = constant.values
+        # onnxruntime reads rows in place; of a transposed array it would be lent a copy, which it refuses.
+        weights[constant.name] = np.ascontiguousarray(constant.values)
         return _declared(constant.name, kind, constant.shape)
 
     return Detached(to_proto(graph, store=store), weights)

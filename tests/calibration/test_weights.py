@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -70,6 +70,21 @@ def test_a_graph_lends_its_own_arrays() -> None:
     x = RNG.normal(size=(2, 64)).astype(np.float32)
     outputs = [open_session(m).run(None, {"x": x})[0] for m in (lent, to_proto(graph))]
     np.testing.assert_array_equal(*outputs)
+
+
+def test_a_transposed_array_of_a_graph_can_be_lent() -> None:
+    """onnxruntime reads rows in place and refuses the copy that it would make of any other order."""
+    weight = np.arange(64 * 32, dtype=np.float32).reshape(64, 32)
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[1,32] x, float[32,64] w) => (float[1,64] y) '
+        "{ y = MatMul(x, w) }"
+    )
+    proto.graph.input.pop()
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros((32, 64), np.float32), "w"))
+    graph = from_proto(proto)
+    graph.set_values(graph.constants[0], weight.T)
+    (row,) = open_session(detached(graph)).run(None, {"x": np.ones((1, 32), np.float32)})
+    np.testing.assert_array_equal(row[0], weight.sum(axis=1))
 
 
 def test_the_content_counts() -> None:
