@@ -108,10 +108,11 @@ class ProtectSmallValues(Pass):
 
 def spread(dataset: Dataset, limit: int) -> list[Feed]:
     """At most `limit` samples, evenly spread where their number is known, else the first ones; fewer of large ones."""
-    step = 1 if dataset.count is None else max(1, dataset.count // limit)
+    count = limit if dataset.count is None else dataset.count
+    chosen = {k * count // limit for k in range(limit)}
     found: list[Feed] = []
     values = 0
-    for feed in islice(dataset, 0, step * limit, step):
+    for feed in (f for k, f in enumerate(islice(dataset, max(chosen) + 1)) if k in chosen):
         found.append(feed)
         values += sum(array.size for array in feed.values())
         if values > _ENOUGH_VALUES and len(found) > 1:

@@ -54,6 +54,8 @@ def _reason(graph: Graph, node: Node, floats: Set[Tensor], scores: Set[Node], sm
         return "it takes the mean away, as a normalization does, which amplifies what rounding adds"
     if node.is_op(*_ELEMENTWISE) and node in scores:
         return "it makes the scores of a Softmax: a mask among them would leave them one step of an 8-bit grid"
+    if node.is_op("LogSoftmax", "Softmax") and node.inputs[0] in floats:
+        return "its scores come from a float operator, and may hold a mask"
     if node.is_op(*_ELEMENTWISE, *_MEANS) and node in small:
         return (
             "it leads to a logarithm, a root or a denominator, where small values decide: a grid lacks steps for them"
