@@ -227,6 +227,18 @@ def test_demands_that_make_no_sense_are_refused_before_the_work(net, samples, op
         optimize(net, samples, **options)
 
 
+def test_saved_ranges_are_enough_where_validation_samples_are_given(net: onnx.ModelProto, samples) -> None:
+    ranges = graphopt.calibrate(net, samples["x"], target="tensorrt")
+    result = graphopt.optimize(net, target="tensorrt", ranges=ranges, validation_data=samples, max_drop=15, layers=True)
+    assert result.report.guarded is not None
+    assert [t.node for t in result.report.guarded.turned_back] == ["narrow[1]"]
+    assert result.report.errors is not None
+    assert "narrow[1]" not in {e.node for e in result.report.errors.layers}
+    for asked in ({"min_sqnr": 20}, {"layers": True}):
+        with pytest.raises(ConfigError, match="there are no samples"):
+            graphopt.optimize(net, target="tensorrt", ranges=ranges, **asked)
+
+
 def test_top1_needs_labels(net: onnx.ModelProto, samples) -> None:
     with pytest.raises(ConfigError, match="has no labels: give --labels"):
         optimize(net, samples, max_drop=1, validation_data=samples["x"])

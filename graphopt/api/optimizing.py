@@ -147,6 +147,8 @@ def optimize(
     )
     if layers and not choice.has(PlanQuantization):
         raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
+    if layers and calibration_data is None and validation_data is None and choice.settings.calibration_data is None:
+        raise ConfigError("the errors of layers are asked for, and there are no samples: give --validation-data")
     demanded = demand(max_drop, metric, min_sqnr)
     if demanded is not None and not choice.has(PlanQuantization):
         raise ConfigError(f"{demanded} is demanded, which is about 8 bits, and no pass of this pipeline quantizes")
@@ -179,7 +181,9 @@ def optimize(
 
     watch = Watch()
     watching = (Reproducer(), Verify()) if instruments is None else instruments
-    records = PassManager(choice.passes, (watch, *watching)).run(graph, ctx)
+    if judge is not None or layers:  # it keeps the float weights alive
+        watching = (watch, *watching)
+    records = PassManager(choice.passes, watching).run(graph, ctx)
     compiled, guarded = Compiled(graph, choice.passes, tuple(records), ctx.remarks), None
     if judge is not None:
         compiled, guarded = Guard(compiled, watch, ctx, judge, progress).hold(on_calibration_data=validation is None)

@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-from graphopt import compare_layers
+from graphopt import compare_layers, optimize
 from graphopt.backends.layer_errors import ErrorReport, Power, measure_layers
 from graphopt.backends.layer_gains import gains, joined
 from graphopt.backends.measures import Tally
@@ -108,6 +108,50 @@ def test_isolated_and_accumulated_are_those_of_brute_force(net: onnx.ModelProto,
         assert found[name].tensor == tensor
         assert found[name].isolated_db == pytest.approx(sqnr(reference, alone), abs=0.02)
         assert found[name].accumulated_db == pytest.approx(sqnr(reference, [v[tensor] for v in whole]), abs=0.02)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt", "tflite"])
+def test_shared_weights_open_sizes_nested_graphs_and_inner_outputs(target: str) -> None:
+    """Two layers share their weight, one tensor is read inside an If, another is an output in the middle."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 13]>
+        g (float[N,4,H,W] x, bool flag, float[4,4,3,3] w) => (float[N,4,H,W] y, float[N,4,H,W] middle) {
+            a = Conv<pads=[1,1,1,1]>(x, w)
+            middle = Relu(a)
+            b = Conv<pads=[1,1,1,1]>(middle, w)
+            c = If(flag) <
+                then_branch = t () => (float[N,4,H,W] t1) { t1 = Relu(b) },
+                else_branch = e () => (float[N,4,H,W] e1) { e1 = Conv<pads=[1,1,1,1]>(b, w) }
+            >
+            y = Conv<pads=[1,1,1,1]>(c, w)
+        }
+    """
+    net = onnx.parser.parse_model(text)
+    weight = next(v for v in net.graph.input if v.name == "w")
+    net.graph.input.remove(weight)
+    values = np.random.default_rng(1).normal(size=(4, 4, 3, 3)).astype(np.float32)
+    net.graph.initializer.append(onnx.numpy_helper.from_array(values, "w"))
+    for number, node in enumerate(net.graph.node):
+        node.name = f"n{number}_{node.op_type}"
+    rng = np.random.default_rng(2)
+    feeds = [
+        {"x": rng.normal(size=(1 + k, 4, 6, 5 + k)).astype(np.float32), "flag": np.asarray(k % 2 == 0)}
+        for k in range(3)
+    ]
+    quantized = optimize(net, target=target, preset="int8", calibration_data=feeds).model
+    found = {e.tensor: e for e in compare_layers(net, quantized, feeds).layers}
+    assert {"a", "b", "y"} <= found.keys()
+    sessions = []
+    for proto in (net, quantized):
+        copy = onnx.ModelProto.FromString(proto.SerializeToString())
+        copy.graph.output.extend(onnx.ValueInfoProto(name=t) for t in ("a", "b"))
+        sessions.append(ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"]))
+    for tensor in ("a", "b"):
+        exact, whole = ([s.run([tensor], feed)[0] for feed in feeds] for s in sessions)
+        assert found[tensor].accumulated_db == pytest.approx(sqnr(exact, whole), abs=0.02)
+    assert found["a"].isolated_db == pytest.approx(found["a"].accumulated_db, abs=0.01)
+    assert found["y"].isolated_db > found["y"].accumulated_db
+    assert min(e.isolated_db for e in found.values()) > 25
 
 
 def test_the_layer_that_8_bits_destroy_is_the_first(net: onnx.ModelProto) -> None:
