@@ -44,7 +44,7 @@ def _line(
     try:
         found = graphopt.verify(model, target, reference=original, data=feeds, device=device, latency=False)
     except graphopt.GraphoptError as error:
-        notes.append(f"{where}: {error}")
+        notes.append(f"{where}: {str(error).splitlines()[0]}")
         return [name, target, device, "fails"]
     nodes = found.precision.nodes
     notes += [f"{where}: {n.planned.name}: {n.precision}: {n.reason}" for n in found.precision.missed]
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for cells in verified(name, target, devices, options.samples, notes):
                     table.row(cells)
             except graphopt.GraphoptError as error:
-                notes.append(f"{name}, {target}: {error}")
+                notes.append(f"{name}, {target}: {str(error).splitlines()[0]}")
                 table.row([name, target, "", "fails"])
     print("\nNot as planned, more than 1 dB apart, or failed:")
     print("\n".join(f"- {note}" for note in notes) or "- none")

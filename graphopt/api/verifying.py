@@ -177,7 +177,7 @@ def _explained(node: NodePrecision, findings: Sequence[Finding], target: Target)
     """With the target's rules that the model breaks there, where the node doesn't run in 8 bits."""
     if node.integer:
         return node
-    broken = [f"{f.found}: {f.why}" for f in findings if f.severity == "error"]
+    broken = list(dict.fromkeys(f"{f.found}: {f.why}" for f in findings if f.severity == "error"))
     if not broken and node.planned.op_type not in target.rules:
         why = target.float_reasons.get(node.planned.op_type)
         broken = [why or f"{target.title} has no integer kernel for {node.planned.op_type}"]

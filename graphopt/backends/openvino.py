@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.ir.read import read_source
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -31,6 +32,8 @@ _TYPES = {"u8": "uint8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16
 # OpenVINO's ONNX reader makes one node of a product and one of its bias, and gives the bias the node's name; its low
 # precision passes split the scales off.
 _PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")
+# With constants, OpenVINO puts them into the weights and bias of the layer before; the layer then has their name.
+_MERGED = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,11 @@ def precision(model: ModelProto | Path, planned: Sequence[Planned]) -> EnginePre
         UnsupportedError: OpenVINO is not installed, or can't compile the model.
     """
     layers = _Layers(runtime_precision(model))
-    return EnginePrecision("OpenVINO", version("openvino"), "CPU", [layers.find(p) for p in planned])
+    found = [layers.find(p) for p in planned]
+    if any(not node.layer for node in found):
+        readers = _merged_readers(read_source(model).model.graph)
+        found = [node if node.layer else layers.find_merged(node.planned, readers) for node in found]
+    return EnginePrecision("OpenVINO", version("openvino"), "CPU", found)
 
 
 class _Layers:
@@ -102,6 +109,17 @@ class _Layers:
             for name in dict.fromkeys(_whole(part) for part in layer.original_names):
                 self.of.setdefault(name, []).append(layer)
 
+    def find_merged(self, planned: Planned, readers: Mapping[str, NodeProto]) -> NodePrecision:
+        """The layer of a linear node that lost its name when what follows it (a BatchNormalization) went into it."""
+        tensor = planned.output
+        while planned.linear and tensor in readers:
+            reader = readers[tensor]
+            for layer in (*self.of.get(reader.name, ()), *self.of.get(reader.output[0], ())):
+                if layer.layer_type in LINEAR_LAYERS:
+                    return self.named(planned, layer)
+            tensor = reader.output[0]
+        return self.find(planned)
+
     def find(self, planned: Planned) -> NodePrecision:
         """The layer that computes a planned node."""
         # A node without a name goes by that of its output.
@@ -110,12 +128,31 @@ class _Layers:
             found.sort(key=lambda layer: layer.layer_type not in LINEAR_LAYERS)
         if not found:
             return NodePrecision(planned, "", "unknown", "OpenVINO has no layer that came from it any more")
-        layer = found[0]
+        return self.named(planned, found[0])
+
+    @staticmethod
+    def named(planned: Planned, layer: LayerPrecision) -> NodePrecision:
+        """What a layer makes of a node."""
         kind = f"{layer.layer_type} '{_whole(layer.name)}'"
         own = (planned.name, planned.output)
         together = [name for name in dict.fromkeys(map(_whole, layer.original_names)) if name not in own]
         reason = "" if layer.integer or not together else f"it runs in one layer with {_quoted(together)}"
         return NodePrecision(planned, kind, _TYPES.get(layer.precision, layer.precision), reason)
+
+
+def _merged_readers(graph: GraphProto) -> dict[str, NodeProto]:
+    """Tensor → the only node that reads it, where that one computes with constants besides."""
+    stored = {tensor.name for tensor in graph.initializer}
+    stored.update(node.output[0] for node in graph.node if node.op_type == "Constant")
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return {
+        name: nodes[0]
+        for name, nodes in readers.items()
+        if len(nodes) == 1 and nodes[0].op_type in _MERGED and all(i == name or i in stored for i in nodes[0].input)
+    }
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import typer
 from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
+from graphopt.errors import ConfigError
 from graphopt.report.verification import verification_page
 
 EXIT_NOT_AS_PLANNED = 1
@@ -30,6 +31,10 @@ def verify(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to build for, where the engine has a choice: SM86.")
     ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N,N,…", help="Shape of an input with open sizes, where the engine builds for one."),
+    ] = None,
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Time both models in turns.")] = True,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -49,6 +54,7 @@ def verify(
             labels=options.read_labels(labels),
             preprocess=preprocess,
             device=device,
+            shapes=_shapes(shape or []) or None,
             latency=latency,
             threads=threads,
             progress=progress,
@@ -56,3 +62,14 @@ def verify(
     screen.show(verification_page(found), found.to_dict())
     if not found.ok:
         raise typer.Exit(EXIT_NOT_AS_PLANNED)
+
+
+def _shapes(given: list[str]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given:
+        name, _, sizes = text.rpartition("=")
+        parts = [size.strip() for size in sizes.split(",")]
+        if not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise ConfigError(f"--shape {text}: expected NAME=N,N,… as in image=1,3,224,224")
+        shapes[name] = tuple(map(int, parts))
+    return shapes

@@ -171,3 +171,16 @@ def test_a_node_that_is_gone_is_unknown_and_so_not_in_8_bits():
     (found,) = precision(QDQ, [Planned("gone", "Conv", "gone", linear=True)]).nodes
     assert (found.precision, found.integer) == ("unknown", False)
     assert found.reason
+
+
+def test_a_batch_norm_that_openvino_puts_into_the_layer_before_does_not_hide_it() -> None:
+    """Other tools leave BatchNormalization in their Q/DQ models; the layer has its name, not the convolution's."""
+    constants = dict.fromkeys(("g", "h", "m", "s"), (8,))
+    body = "c = Conv<pads=[1,1,1,1]>(x, w)\n n = BatchNormalization(c, g, h, m, s)\n r = Relu(n)\n y = Conv(r, v)"
+    source = float_model(body, "float[N,8,12,12] x", "float[A,B,C,D] y", w=(8, 8, 3, 3), v=(8, 8, 1, 1), **constants)
+    for stored in source.graph.initializer:
+        if stored.name == "s":  # variances
+            stored.CopyFrom(numpy_helper.from_array(np.full(8, 0.5, np.float32), "s"))
+    found = what_became(quantize_model(source, "openvino").after)
+    assert [(operator, kind) for operator, _, kind, _ in found] == [("Conv", "uint8"), ("Conv", "uint8")]
+    assert all(layer.startswith("Convolution ") for _, layer, _, _ in found)
