@@ -111,6 +111,30 @@ class Published:
         return [top1 if top1 == "–" else f"{100 * float(top1):.2f}", self.sqnr_db[engine], self.share[engine]]
 
 
+def best_published(name: str, engine: int) -> float | None:
+    """The highest SQNR (dB) that peers.md has of any peer and setting for a model, if it is one that left 8 bits in.
+
+    Args:
+        name: the model's.
+        engine: 0 for onnxruntime, 1 for OpenVINO, where the first table has a figure of its own. Figures of the second
+            table, of stronger settings, are from onnxruntime.
+    """
+    file = zoo_folder().parent / "peers.md"
+    found: list[float] = []
+    current = ""
+    for line in file.read_text().splitlines() if file.exists() else []:
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("| ") else []
+        if len(cells) >= 6 and cells[0] == name and " / " in cells[5]:
+            decibel, share = (cells[k].split(" / ")[engine] for k in (4, 5))
+            found += [float(decibel)] if decibel != "–" and float(share) > 0 else []
+        elif len(cells) in (4, 5) and "." in line:
+            current = cells[0].split(" ")[0] if len(cells) == 5 else current
+            decibel, share = cells[-2:]
+            if current and name.startswith(current) and share != "0 / 0":
+                found += [max(float(number) for number in re.findall(r"\d+\.\d+", decibel.split("(")[0]))]
+    return max(found, default=None)
+
+
 def published(name: str) -> Published | None:
     """What peers.md says of onnxruntime's MinMax on a model; None where it says nothing, or that it fails."""
     file = zoo_folder().parent / "peers.md"

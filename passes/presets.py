@@ -52,6 +52,8 @@ INT8_ACCURATE = (
     "plan-quantization",
     "calibrate",
     "protect-small-values",
+    "optimize-weight-scales",
+    "round-adaptively",
     "correct-bias",
     "quantize-weights",
     "insert-qdq",
