@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
-from benchmarks import _common, calibration, calibration_methods, float_preset, litert, scaling, zoo_int8
+from benchmarks import _common, calibration, calibration_methods, float_preset, litert, scaling, small_values, zoo_int8
 
 needs_zoo = pytest.mark.skipif("GRAPHOPT_ZOO" not in os.environ, reason="needs the models that GRAPHOPT_ZOO points at")
 SMALL = "mnist_winml_cntk"
@@ -142,3 +142,12 @@ def test_calibration_methods(capsys: pytest.CaptureFixture[str]) -> None:
     for k, row in enumerate(judged):
         method, db, *_ = row.split()
         assert (method, db) == (("minmax", "mse")[k], cells[k][1])
+
+
+@needs_zoo
+def test_small_values(capsys: pytest.CaptureFixture[str]) -> None:
+    small_values.main(["--models", SMALL, "--targets", "onnxruntime", "--samples", "20"])
+    _, line, *notes = capsys.readouterr().out.splitlines()
+    name, _, before, after, *layers, _ = line.split()
+    assert (name, before, layers[0]) == (SMALL, after, layers[1])
+    assert notes[-2:] == ["Turned back to float:", "- nothing"]
