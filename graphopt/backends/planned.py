@@ -7,7 +7,7 @@
 No plan is needed, so that any tool's model can be verified. Operators that only move values (`Role.SAME_SCALE`) compute
 nothing and are not listed. A product of two activations is planned when Q stands behind it, too: integers that
 other readers want may reach its inputs by chance. Likewise for everything but a linear node with an integer weight,
-which nobody stores without meaning it.
+which nobody stores without meaning it. A node that doesn't meet the conditions of the target's rule is declined by it.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class _Reader:
         rule = self.rule(node)
         if node.is_op(*LINEAR):
             planned = self.linear(scope, node)
-        elif rule is None or rule.role not in _COUNTED:
-            return False
+        elif rule is None or rule.role not in _COUNTED or unmet(scope, node, rule.conditions) is not None:
+            return False  # the target has no integer kernel for it, so integers reach it for other readers' sake
         else:
             planned = self.operands(node, rule) and (not rule.output_quantized or self.writes_integers(scope, node))
         if planned and node.is_op(*LINEAR):

@@ -147,3 +147,11 @@ def test_nested_graphs_and_what_stays_float() -> None:
     found = planned_nodes(graph, find_target("onnxruntime"))
     assert [(p.op_type, p.output, p.linear) for p in found] == [("Conv", "n", True)]
     assert [n.outputs[0].name for n in float_layers(graph, found)] == ["b"]
+
+
+@pytest.mark.parametrize(("counted", "expected"), [(0, []), (1, ["AveragePool"])])
+def test_a_node_that_the_targets_rule_declines_is_not_planned(counted: int, expected: list[str]) -> None:
+    """TensorRT averages integers only with count_include_pad; a convolution beside the pool reads the same ones."""
+    pool = f"a = AveragePool<kernel_shape=[1,1], count_include_pad={counted}>(xd)"
+    model = parse(f"{PAIR} {WEIGHT} {pool} c = Conv(xd, w) y = Add(a, c)")
+    assert planned(model, "tensorrt") == [*expected, "Conv"]
