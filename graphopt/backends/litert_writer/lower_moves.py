@@ -80,16 +80,15 @@ def _scramble(em: Emitter, data: Value, result: Value) -> bool:
     Whoever needs ONNX's order makes it from there (`Emitter.unscramble`).
     """
     groups = axis_groups(data, result)
-    stored = next((o for o in em.orders(data) if core(data, o)[:1] == core(data, logical(data.rank))[:1]), None)
-    if groups is None or stored is None or len(core(result, logical(result.rank))) == 0:
+    if groups is None:
         return False
     *front, (ins, outs) = groups
-    last = result.rank - 1
     joined = core(data, ins)
-    if outs != [last] or core(data, stored)[-len(joined) :] == joined:
+    if outs != [result.rank - 1] or not joined or data.dynamic & set(joined):
         return False
     leading = tuple(axis for group, _ in front for axis in core(data, group))
-    if core(data, stored)[: len(leading)] != leading or data.dynamic & set(joined):
+    stored = next((o for o in em.orders(data) if core(data, o)[: len(leading)] == leading), None)
+    if stored is None:
         return False
     inner = core(data, stored)[len(leading) :]
     numbers = np.arange(math.prod(data.shape[a] for a in joined)).reshape([data.shape[a] for a in joined])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from graphopt.backends.litert_writer.facts import Facts
 from graphopt.backends.litert_writer.kernels import FUSES_FLOAT, MOVES, integer_problem
 from graphopt.backends.litert_writer.values import INF, NO_BOUNDS, Grid, Op, UnwritableError, Value
+from graphopt.errors import UnsupportedError
 from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor, Variable
 
 _INT8, _FLOAT = np.dtype(np.int8), np.dtype(np.float32)
@@ -50,9 +51,16 @@ class Reader:
         self.done: set[Node] = set()
 
     def read(self) -> None:
-        """Fill `ops`."""
+        """Fill `ops`.
+
+        Raises:
+            UnsupportedError: an input has a type that isn't written.
+        """
         for tensor in self.graph.inputs:
-            self.plain[tensor] = self.value(tensor)
+            try:
+                self.plain[tensor] = self.value(tensor)
+            except UnwritableError as reason:
+                raise UnsupportedError(f"the model can't be written as .tflite: its input {reason}") from None
         known = {*self.facts.constants, *self.facts.varying}
         for node in self.graph.nodes:
             outputs = node.present_outputs()

@@ -20,11 +20,12 @@ from tests.support.rewrite import random_feeds, run
 CONV = {"w": noise(4, 6, 3, 3), "v": noise(5, 4 * 9 * 8)}
 
 
-def test_a_flatten_of_an_image_permutes_the_weights_behind_it():
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_flatten_of_an_image_permutes_the_weights_behind_it(batch):
     found = outcome(
         parse(
-            "g (float[2,6,9,8] x) => (float[N,C] y) { c = Conv<pads=[1,1,1,1]>(x, w) f = Flatten(c) "
-            "y = Gemm<transB=1>(f, v) }",
+            f"g (float[{batch},6,9,8] x) => (float[N,C] y) "
+            "{ c = Conv<pads=[1,1,1,1]>(x, w) f = Flatten(c) y = Gemm<transB=1>(f, v) }",
             **CONV,
         )
     )
@@ -162,6 +163,12 @@ def test_one_message_lists_every_node_that_has_no_form_and_none_that_only_follow
     assert [line.split()[0] for line in lines] == ["LSTM", "NonZero", "Resize"]
     assert "LSTM has no form in LiteRT" in lines[0]
     assert "no 'cubic' interpolation" in lines[2]
+
+
+def test_other_types_of_floats_are_refused():
+    source = parse("g (float16[2,6] x) => (float16[N,C] y) { y = Relu(x) }")
+    with pytest.raises(UnsupportedError, match="its input 'x' is float16: only float32 is written"):
+        write_tflite(source)
 
 
 def test_the_engine_takes_what_was_written_twice_the_same():
