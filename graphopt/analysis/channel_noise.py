@@ -16,8 +16,9 @@ constants to choose (with per-tensor weights and s² = r₁·r₂ it is the equa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from networkx.utils import UnionFind
@@ -29,8 +30,16 @@ Floats = NDArray[np.float64]
 
 # Orders of the norms that stand for maxima: from 32 on they are at most a quarter too large for 1,000 equal channels.
 _SHARPNESS = (8.0, 32.0)
-_ROUNDS = 400
-_CLOSE = 1e-4
+_ROUNDS = 300
+# Every so many rounds the logarithm of the noise must have fallen by _WORTH (0.004 dB) for more of them.
+_CHECKED = 10
+_WORTH = 1e-3
+_FIRST_MOVE = 0.5
+_ARMIJO = 1e-4
+_TINY = 1e-300
+
+Noise = Callable[[Floats, Floats], float]
+"""(u, gradient) → the noise at u; adds its derivative after u to `gradient`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +61,11 @@ class GridTerm:
     symmetric: bool
     steps: int
 
-    def noise(self, u: Floats, sharpness: float, gradient: Floats) -> float:
-        """The noise; adds its derivative after u to `gradient`."""
+    def at(self, sharpness: float) -> Noise:
+        """The noise, with maxima as norms of that order."""
+        return partial(self._noise, sharpness)
+
+    def _noise(self, sharpness: float, u: Floats, gradient: Floats) -> float:
         at = u[self.classes]
         if self.symmetric:
             reach, slope = _soft_max(np.maximum(self.high, self.below), at, sharpness)
@@ -64,7 +76,7 @@ class GridTerm:
         seen = self.gain * np.exp(-2 * at)
         grid = (reach / self.steps) ** 2 / 12
         total = float(seen.sum())
-        np.add.at(gradient, self.classes, grid * (-2 * seen + 2 * total / max(reach, 1e-300) * slope))
+        np.add.at(gradient, self.classes, grid * (-2 * seen + 2 * total / max(reach, _TINY) * slope))
         return grid * total
 
 
@@ -86,20 +98,22 @@ class WeightTerm:
     gain: Floats
     steps: int
 
-    def noise(self, u: Floats, sharpness: float, gradient: Floats) -> float:
-        """The noise; adds its derivative after u to `gradient`."""
+    def at(self, sharpness: float) -> Noise:
+        """The noise, with maxima as norms of that order."""
+        top = np.maximum(self.largest.max(axis=2, keepdims=True), _TINY)
+        return partial(self._noise, sharpness, top[:, :, 0], (self.largest / top) ** sharpness)
+
+    def _noise(self, sharpness: float, top: Floats, inner: Floats, u: Floats, gradient: Floats) -> float:
         at = u[self.classes]
         floor = at.min(axis=1, keepdims=True)
-        top = np.maximum(self.largest.max(axis=2, keepdims=True), 1e-300)
-        inner = (self.largest / top) ** sharpness
         shrunk = np.exp(-sharpness * (at - floor))
-        sums = np.maximum(np.einsum("goi,gi->go", inner, shrunk), 1e-300)
-        reach = top[:, :, 0] * np.exp(-floor) * sums ** (1 / sharpness)
+        sums = np.maximum(np.matmul(inner, shrunk[:, :, None])[:, :, 0], _TINY)
+        reach = top * np.exp(-floor) * sums ** (1 / sharpness)
         grid = self.gain * (reach / self.steps) ** 2 / 12
         power = self.power * np.exp(2 * at)
         total, energy = grid.sum(axis=1, keepdims=True), power.sum(axis=1, keepdims=True)
-        slope = -2 * energy * np.einsum("go,goi->gi", grid / sums, inner) * shrunk + 2 * total * power
-        np.add.at(gradient, self.classes, slope)
+        pull = np.matmul((grid / sums)[:, None, :], inner)[:, 0]
+        np.add.at(gradient, self.classes, 2 * total * power - 2 * energy * pull * shrunk)
         return float((total * energy).sum())
 
 
@@ -158,7 +172,7 @@ def separate(terms: Sequence[Term]) -> list[Part]:
 
 def expected_noise(terms: Sequence[Term], u: Floats) -> float:
     """The sum of `terms` at u, [classes]."""
-    return sum(term.noise(u, _SHARPNESS[-1], np.zeros_like(u)) for term in terms)
+    return sum(term.at(_SHARPNESS[-1])(u, np.zeros_like(u)) for term in terms)
 
 
 def least_noise(terms: Sequence[Term], count: int, limit: float) -> Floats:
@@ -174,13 +188,13 @@ def least_noise(terms: Sequence[Term], count: int, limit: float) -> Floats:
     """
     u = np.zeros(count)
     for sharpness in _SHARPNESS:
-        u = _descend(terms, u, sharpness, limit)
+        u = _descend([term.at(sharpness) for term in terms], u, limit)
     return u
 
 
-def _value(terms: Sequence[Term], u: Floats, sharpness: float) -> tuple[float, Floats]:
+def _value(noises: Sequence[Noise], u: Floats) -> tuple[float, Floats]:
     gradient = np.zeros_like(u)
-    total = sum(term.noise(u, sharpness, gradient) for term in terms)
+    total = sum(noise(u, gradient) for noise in noises)
     if not total > 0:
         return -np.inf, np.zeros_like(u)
     gradient /= total
@@ -188,20 +202,23 @@ def _value(terms: Sequence[Term], u: Floats, sharpness: float) -> tuple[float, F
     return float(np.log(total)), gradient
 
 
-def _descend(terms: Sequence[Term], u: Floats, sharpness: float, limit: float) -> Floats:
-    value, gradient = _value(terms, u, sharpness)
-    step = 1.0
-    for _ in range(_ROUNDS):
+def _descend(noises: Sequence[Noise], u: Floats, limit: float) -> Floats:
+    value, gradient = _value(noises, u)
+    step = _FIRST_MOVE / max(float(np.abs(gradient).max()), _TINY)
+    checked = value
+    for number in range(1, _ROUNDS + 1):
         tried = np.clip(u - step * gradient, -limit, limit)
         moved = tried - u
-        if np.abs(moved).max(initial=0.0) < _CLOSE:
-            break
-        at, slope = _value(terms, tried, sharpness)
-        if at > value + 1e-4 * float(gradient @ moved):
+        at, slope = _value(noises, tried)
+        if at > value + _ARMIJO * float(gradient @ moved):
             step /= 4
-            continue
-        change = slope - gradient
-        curvature = float(moved @ change)
-        step = float(moved @ moved) / curvature if curvature > 0 else 2 * step
-        u, value, gradient = tried, at, slope
+        else:
+            change = slope - gradient
+            curvature = float(moved @ change)
+            step = float(moved @ moved) / curvature if curvature > 0 else 2 * step
+            u, value, gradient = tried, at, slope
+        if number % _CHECKED == 0:
+            if not checked - value > _WORTH:
+                break
+            checked = value
     return u

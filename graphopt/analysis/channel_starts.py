@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.channel_affine import affine_op
 from graphopt.ir import Graph, Node, fixed_value
-from graphopt.ir.linear import Linear
-from graphopt.ir.linear_edit import Declined, affine_output
+from graphopt.ir.linear import Linear, bias_add, bias_operand
+from graphopt.ir.linear_edit import Declined
 
 FLOAT32 = np.dtype(np.float32)
 _HUGE = 1e30
@@ -22,17 +22,21 @@ def weight_hindrance(graph: Graph, linear: Linear) -> str | None:
         return f"the weight of {linear.node} is {linear.weight.dtype}"
     if len(linear.weight.outputs) > 1 or graph.is_output(linear.weight):
         return f"the weight '{linear.weight.name}' of {linear.node} is used elsewhere too"
-    edit = affine_output(graph, linear, np.ones(linear.out_channels))
-    if isinstance(edit, Declined):
-        return edit.reason
-    if not all(is_scalable(v) for v in (edit.weight, edit.bias) if v is not None):
-        return f"the weight or bias of {linear.node} holds huge values"
+    if not is_scalable(linear.weight.values):
+        return f"the weight of {linear.node} holds huge values"
+    add = bias_add(graph, linear)
+    bias = None if linear.bias_index is None else linear.node.input(linear.bias_index)
+    if add is not None:
+        bias = add.inputs[1 - bias_operand(add, linear.output)]
+    value = fixed_value(bias)
+    if bias is not None and (value is None or not is_scalable(value)):
+        return f"the bias '{bias.name}' of {linear.node} isn't a fixed float32 initializer, or holds huge values"
     return None
 
 
 def is_scalable(values: NDArray[Any]) -> bool:
     """Whether scaling by any sensible factor keeps float32 finite."""
-    return values.dtype == FLOAT32 and bool((np.abs(values) < _HUGE).all())
+    return values.dtype == FLOAT32 and bool(values.size == 0 or -_HUGE < values.min() <= values.max() < _HUGE)
 
 
 def affine_source(node: Node) -> tuple[int, int, list[int]] | None:

@@ -19,6 +19,8 @@ from graphopt.targets import Target
 _ACTIVATION = Scheme("uint8")
 _WEIGHT = Scheme("int8", symmetric=True, narrow=True)
 _SMALLEST = 1e-30
+# Of a layer, that are looked at in each step of the search.
+_MOST_WEIGHTS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,5 +123,7 @@ def _weight_term(step: LinearStep, spread: Spread, gain: Floats | None, steps: i
         largest = np.maximum.reduceat(largest[0][:, order], starts, axis=1)[None]
         power = np.add.reduceat(power[0][order], starts)[None]
         classes = used[None]
-    out = np.ones(groups * outputs) if gain is None else gain
-    return WeightTerm(classes, largest.astype(np.float64), power, out.reshape(groups, outputs), steps)
+    out = (np.ones(groups * outputs) if gain is None else gain).reshape(groups, outputs)
+    # Every few output channels stand for all of them where there are very many.
+    every = -(-largest.size // _MOST_WEIGHTS)
+    return WeightTerm(classes, largest[:, ::every].astype(np.float64), power, every * out[:, ::every], steps)
