@@ -10,8 +10,8 @@ and loses nothing. `graphopt.analysis.channel_flow` says which channels can be s
 together with which others; `channel_noise` what noise a choice of s gives at the output for the target's grids and what
 the samples show, a convex function whose minimum is taken.
 
-Declines without samples (scales from weights alone made 8 of 12 networks worse, by up to 8 dB), and where the expected
-noise hardly falls: then it is chance how weights round.
+Declines without samples (scales that the weights alone suggested made 7 of 12 networks worse, by 1 to 8 dB), and where
+the expected noise hardly falls: then it is chance how weights round.
 Source of the idea: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019.
 """
 
