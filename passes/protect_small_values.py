@@ -7,7 +7,7 @@ the difference of nearly equal tensors blow the error of small values up until n
 such models still run without an error. A tensor whose loudest sample is many times louder than the others leaves those
 no steps at all. Both are measured: a second copy of the float operators behind quantized reads runs on a few
 calibration samples (see `calibration.amplification`), and what reads the culprits quantized, or writes them, is planned
-in float. It declines where there are no samples.
+in float. Without samples it does what it did when the ranges were calibrated, or declines.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from graphopt.ir import Graph, Node, Tensor, Variable, to_proto
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
+from graphopt.quant import Range
 from graphopt.targets import Target, find_target
 
 # A grid that leaves the average sample less than this leaves most of them nothing; healthy tensors have 25 dB or more.
@@ -40,6 +41,9 @@ _NO_NOISE_DB = 60.0
 
 # Input values that say as much as more of them would.
 _ENOUGH_VALUES = 2**20
+
+# Choices travel with the ranges by name alone.
+_CHOSEN = Range.of(0.0, 0.0)
 
 _Decibel = dict[Tensor, float]
 
@@ -70,10 +74,9 @@ class ProtectSmallValues(Pass):
         if any(entry.range is None for entry in graph.plan):
             raise ConfigError("ranges are missing: put 'calibrate' before 'protect-small-values'")
         if ctx.calibration is None:
-            ctx.remarks.declined(
-                None, "small values aren't protected: there are no samples to measure the noise on (--calibration-data)"
-            )
+            self._as_before(graph, ctx)
             return
+        ctx.kept[self.name] = _CHOSEN
         target = ctx.target or find_target(graph.plan.target or "")
         feeds = spread(ctx.calibration, self.samples)
         grids: _Decibel = {}
@@ -84,11 +87,29 @@ class ProtectSmallValues(Pass):
                 return
             plan_again(graph, target, {node.name: reason for node, reason in found.items()})
             for node, reason in found.items():
+                ctx.kept[f"{self.name}/{node.name}"] = _CHOSEN
                 ctx.remarks.declined(node, f"stays in float: {reason}")
             if any(entry.range is None for entry in graph.plan):
                 # The ranges file, if there is one, can't know tensors that weren't planned before.
                 Calibrate().run(graph, replace(ctx, ranges=None))
         ctx.remarks.note(None, f"stopped after {self.rounds} rounds; more may be lost")
+
+    def _as_before(self, graph: Graph, ctx: Context) -> None:
+        """Leave the nodes in float that were when the ranges were calibrated; they are named among the ranges."""
+        if ctx.ranges is None or self.name not in ctx.ranges:
+            ctx.remarks.declined(
+                None, "small values aren't protected: there are no samples to measure the noise on (--calibration-data)"
+            )
+            return
+        reason = "8 bits erased small values when the ranges were calibrated"
+        found = [node for node in graph.nodes if f"{self.name}/{node.name}" in ctx.ranges]
+        if not found:
+            return
+        plan_again(graph, ctx.target or find_target(graph.plan.target or ""), {node.name: reason for node in found})
+        for node in found:
+            ctx.remarks.declined(node, f"stays in float: {reason}")
+        if any(entry.range is None for entry in graph.plan):
+            Calibrate().run(graph, ctx)
 
     def _noise(self, graph: Graph, feeds: list[Feed], ctx: Context, grids: _Decibel) -> _Decibel:
         """Average SNR of float operators' results behind quantized reads; of planned activations too, into `grids`.

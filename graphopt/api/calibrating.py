@@ -10,11 +10,13 @@ from graphopt.api.choice import Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, ranges_key
 from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, load
+from graphopt.ir import Constant, Graph, load
 from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.protect_small_values import ProtectSmallValues
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.passes import Progress, Resources
+from graphopt.quant import TensorPlan
 from graphopt.report.samples import open_samples
 from graphopt.targets import Target
 
@@ -65,12 +67,13 @@ def calibrate(
     ctx.histograms = histograms
     ctx.data = DataHash()
     PassManager(choice.passes[: last + 1], (Reproducer(), Verify())).run(graph, ctx)
-    tensors = graph.tensors()
-    observed = {
-        entry.tensor: entry.range
-        for entry in graph.plan
-        if entry.range is not None and not entry.fixed and not isinstance(tensors[entry.tensor], Constant)
-    }
+    planned = _planned(graph)
+    following = choice.passes[last + 1 :]
+    if following and isinstance(following[0], ProtectSmallValues):
+        # What it leaves in float goes with the ranges, which are those of the plan before and after it.
+        PassManager(following[:1], (Reproducer(), Verify())).run(graph, ctx)
+        planned = _planned(graph) | planned
+    observed = {name: entry.range for name, entry in planned.items() if entry.range is not None}
     chosen = cast(Calibrate, choice.passes[last])
     return Calibration(
         ranges=observed | ctx.kept,
@@ -79,5 +82,11 @@ def calibrate(
         data_hash=ctx.data.hex(),
         parameters={"percentile": chosen.percentile} if chosen.method == "percentile" else {},
         statistics={name: ctx.statistics[name] for name in observed if name in ctx.statistics},
-        schemes={name: graph.plan.tensors[name].scheme for name in observed},
+        schemes={name: planned[name].scheme for name in observed},
     )
+
+
+def _planned(graph: Graph) -> dict[str, TensorPlan]:
+    """The plan's activations by name, those with a prescribed range apart."""
+    tensors = graph.tensors()
+    return {e.tensor: e for e in graph.plan if not e.fixed and not isinstance(tensors[e.tensor], Constant)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -178,9 +179,22 @@ def test_the_remark_names_the_chain_and_how_much_it_amplifies() -> None:
     assert "dB before" in message
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("make", [spectrum, depthwise, reciprocal])
+def test_saved_ranges_give_the_same_model(target: str, make: Callable[[float], Case], tmp_path: Path) -> None:
+    case = make({spectrum: 1e-7, depthwise: 1000.0}.get(make, 0.03))
+    direct = compile_case(case, target, PROTECTED)
+    found = graphopt.calibrate(case.model, {"x": case.samples}, target=target, passes=PROTECTED)
+    found.save(tmp_path / "ranges.json")
+    for ranges in (found, tmp_path / "ranges.json"):
+        again = graphopt.optimize(case.model, target=target, passes=PROTECTED, ranges=ranges)
+        assert again.model.SerializeToString() == direct.model.SerializeToString()
+        assert len(turned(again)) == len(turned(direct)) > 0
+
+
 def test_without_samples_it_says_that_it_cannot_tell() -> None:
     case = spectrum(1e-7)
-    found = graphopt.calibrate(case.model, {"x": case.samples}, target="openvino", passes=PROTECTED)
+    found = graphopt.calibrate(case.model, {"x": case.samples}, target="openvino", passes=PLAIN)
     result = graphopt.optimize(case.model, target="openvino", passes=PROTECTED, ranges=found)
     assert any("there are no samples" in message for message in turned(result))
 
