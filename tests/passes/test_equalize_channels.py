@@ -297,7 +297,7 @@ def test_random_chains_compute_the_same(steps: list[str], seed: int) -> None:
     assert_same_outputs(before, result.model, rtol=1e-4, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tflite"])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt", "tflite"])
 def test_a_planted_imbalance_costs_nothing_any_more(target: str) -> None:
     """Two depthwise blocks whose channels were scaled by up to 2^±5, which their neighbours undo."""
     rng = np.random.default_rng(0)
