@@ -25,6 +25,7 @@ FLOAT = (
     "remove-dead",
     "fold-constants",
     "remove-noops",
+    "split-sums",
     "fold-pad",
     "fold-batch-norm",
     "fold-channel-scale",
