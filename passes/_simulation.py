@@ -47,8 +47,8 @@ def open_pair(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> Pair | N
     name = ctx.calibration.name
     return Pair(
         Prefix(reference, feeds, name=name, threads=ctx.threads),
-        # As it is: with rewrites onnxruntime puts integer kernels in, some of which saturate on older CPUs, and aborts the
-        # process on a piece of a recurrent network (Q/DQ beside Ifs, measured with 1.31.1).
+        # As it is: with rewrites onnxruntime puts integer kernels in, some of which saturate on older CPUs, and aborts
+        # the process on a piece of a recurrent network (Q/DQ beside Ifs, measured with 1.31.1).
         Prefix(quantized, feeds, name=name, threads=ctx.threads, optimize=False),
         quantized,
     )
