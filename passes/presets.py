@@ -12,8 +12,10 @@ recovers what 8 bits lose, with more walks over the samples. Why this order:
 5. Folding leaves arithmetic on constants and reshapes that do nothing: constants and no-ops run once more. Nothing
    they do then gives the folds new work, so there is no loop to a fixed point; a test holds that a second run of
    `float` changes nothing.
-6. Channels are scaled while the model is all float, since that changes what calibration sees. Weights get their scales
-   and integers next, each layer reading what those before it make of the samples, and biases take what is left.
+6. Channels are scaled while the model is all float, since that changes what calibration sees. Weights get their
+   integers next, each layer reading what those before it make of the samples, and biases take what is left. Scales of
+   weights stay those that cover all values: clipping them gained nothing once roundings are fitted
+   (`optimize-weight-scales` is there for use without `round-adaptively`).
 """
 
 from __future__ import annotations
@@ -48,12 +50,11 @@ INT8 = (
 
 INT8_ACCURATE = (
     *FLOAT,
-    "equalize-channels",
+    "equalize-channels{trial=32}",
     "smooth-activations",
     "plan-quantization",
     "calibrate",
     "protect-small-values",
-    "optimize-weight-scales",
     "round-adaptively",
     "correct-bias",
     "quantize-weights",

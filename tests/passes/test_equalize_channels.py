@@ -13,6 +13,7 @@ from graphopt.backends.measures import Tally
 from graphopt.calibration import input_specs, load_dataset
 from graphopt.errors import ConfigError
 from graphopt.ir import from_proto, to_proto
+from graphopt.passes._trial import trial_sqnr
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.equalize_channels import EqualizeChannels
 from graphopt.passes.insert_qdq import InsertQdq
@@ -317,3 +318,35 @@ def test_a_planted_imbalance_costs_nothing_any_more(target: str) -> None:
     after = rewrite(EqualizeChannels(), before, context(before, target)).model
     assert sqnr_db(before, after, target) > sqnr_db(before, before, target) + 12
     assert sqnr_db(before, after, target) > 25
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_scales_that_do_not_pay_are_dropped(pays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
+    trusted = rewrite(EqualizeChannels(), before, context(before))
+    measured = [20.0, 21.0 if pays else 19.0]
+    monkeypatch.setattr("graphopt.passes.equalize_channels.trial_sqnr", lambda *_: measured.pop(0))
+    ctx = context(before)
+    tried = rewrite(EqualizeChannels(trial=2), before, ctx)
+    assert changed(trusted.model, tried.model) == (set() if pays else {"w", "b", "v"})
+    assert bool(ctx.kept) == pays
+    said = [r.message for r in tried.remarks.items]
+    assert any(m.startswith(f"20.0 dB without scaled channels and {21 if pays else 19}.0 dB with") for m in said)
+
+
+def test_the_trial_measures_what_the_int8_preset_would_make() -> None:
+    before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
+    ctx = context(before)
+    assert ctx.calibration is not None
+    graph = from_proto(before)
+    found = trial_sqnr(graph, ctx, ctx.calibration)
+    assert to_proto(graph) == to_proto(from_proto(before))
+    assert not ctx.statistics
+    PassManager([PlanQuantization(), Calibrate(), QuantizeWeights(), InsertQdq()]).run(graph, ctx)
+    quantized = to_proto(graph)
+    pairs = [(run(before, feed)[0], run(quantized, feed)[0]) for feed in ctx.calibration]
+    noise_, signal = (
+        sum(float(np.sum(np.square(v, dtype=np.float64))) for v in vs)
+        for vs in ([a - b for a, b in pairs], [a for a, _ in pairs])
+    )
+    assert found == pytest.approx(10 * np.log10(signal / noise_), abs=0.2)
