@@ -325,7 +325,11 @@ def test_scales_that_do_not_pay_are_dropped(pays: bool, monkeypatch: pytest.Monk
     before = build(CHAIN.format("c = Relu(a)"), w=uneven(6, 3, 3, 3), b=uneven(6), v=noise(4, 6, 1, 1))
     trusted = rewrite(EqualizeChannels(), before, context(before))
     measured = [20.0, 21.0 if pays else 19.0]
-    monkeypatch.setattr("graphopt.passes.equalize_channels.trial_sqnr", lambda *_: measured.pop(0))
+
+    def trial(*_: object) -> float:
+        return measured.pop(0)
+
+    monkeypatch.setattr("graphopt.passes.equalize_channels.trial_sqnr", trial)
     ctx = context(before)
     tried = rewrite(EqualizeChannels(trial=2), before, ctx)
     assert changed(trusted.model, tried.model) == (set() if pays else {"w", "b", "v"})
