@@ -103,7 +103,7 @@ def look(graph: Graph, target: Target) -> Scene:
             inner.set_type(tensor, np.dtype(np.float32), tensor.shape)
             narrow = True
     skeleton = strip(inner)
-    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton)), narrow)
+    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton, target)), narrow)
 
 
 def is_integer_read(grids: tuple[Grid, ...]) -> bool:
@@ -111,14 +111,26 @@ def is_integer_read(grids: tuple[Grid, ...]) -> bool:
     return bool(grids) and grids[-1].dtype in EIGHT_BITS | SIXTEEN_BITS
 
 
-def _stays_float(skeleton: Skeleton) -> Callable[[Node], bool]:
-    """Layers that the model's maker left in float: neither weight nor activation is quantized."""
+def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
+    """What the model's maker left in float: layers of which neither weight nor activation is quantized, and operators
+    that combine nothing quantized with the result of a float operator, where integers gain nothing.
+    """
 
     def kept(node: Node) -> bool:
+        rule = target.rules.get(node.op) if node.is_standard else None
         if not node.is_op(*LINEAR):
-            return False
+            if rule is None or rule.role is not Role.COMPUTE:
+                return False
+            read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
+            return not read and any(_is_float_result(skeleton.graph, target, t) for _, t in node.present_inputs())
         linear = linear_view(skeleton.graph, node)
         indices = (0, 1) if linear is None else (linear.data_index, linear.weight_index)
         return not any(is_integer_read(skeleton.read(node, i)) for i in indices)
 
     return kept
+
+
+def _is_float_result(graph: Graph, target: Target, tensor: Tensor) -> bool:
+    """Whether an operator makes `tensor` that the target only runs in float."""
+    node = graph.producer(tensor)
+    return node is not None and node.op not in target.rules and node.op not in target.fused_activations
