@@ -32,7 +32,7 @@ from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range
-from graphopt.targets import Target, find_target
+from graphopt.targets import Role, Target, find_target
 
 # A grid that leaves the average sample less than this leaves most of them nothing; healthy tensors have 25 dB or more.
 LOWEST_GRID_SNR_DB = 20.0
@@ -164,14 +164,22 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
     placement = place(graph, target, lambda node: plan.kept_float.get(node.name))
     found: dict[Node, str] = {}
 
+    def leave(node: Node | None, reason: str) -> None:
+        # What only moves values has the grid of what it reads, so that it isn't left in float alone.
+        while node is not None and node not in found:
+            found[node] = reason
+            rule = target.rules.get(node.op)
+            moves = rule is not None and rule.role is Role.SAME_SCALE
+            node = placement.writers.get(node.inputs[0]) if moves else None
+
     def blame(uses: Iterable[tuple[Node, int]], reason: str) -> None:
         for node, index in uses:
             writer = placement.writers.get(node.inputs[index])
             if node.name in plan.quantized_nodes:
                 found.setdefault(node, reason)
-            elif writer is not None:
+            else:
                 # A float operator that reads integers because the operator before it only writes integers.
-                found.setdefault(writer, reason)
+                leave(writer, reason)
 
     for finding in amplified(graph, exposure(graph), snr, grids):
         blame(finding.reads, str(finding))
@@ -189,6 +197,5 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
         else:
             continue
         blame([(nodes[e.node], e.index) for e in entry.edges], reason)
-        if tensor in placement.writers:
-            found.setdefault(placement.writers[tensor], reason)
+        leave(placement.writers.get(tensor), reason)
     return {node: found[node] for node in graph.nodes if node in found}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphopt.analysis.fragile import fragile
 from graphopt.analysis.legality.grid import EIGHT_BITS, SIXTEEN_BITS, Grid
 from graphopt.analysis.legality.skeleton import NARROW_FLOATS, Skeleton, strip
 from graphopt.analysis.placement import Placement, place
@@ -113,10 +114,14 @@ def is_integer_read(grids: tuple[Grid, ...]) -> bool:
 
 def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
     """What the model's maker left in float: layers of which neither weight nor activation is quantized, and operators
-    that combine nothing quantized with the result of a float operator, where integers gain nothing.
+    that combine nothing quantized with the result of a float operator, where integers gain nothing, or that planning
+    finds fragile.
     """
+    delicate = fragile(skeleton.graph, target)
 
     def kept(node: Node) -> bool:
+        if node in delicate and not any(skeleton.writes.get(t) for t in node.present_outputs()):
+            return True
         rule = target.rules.get(node.op) if node.is_standard else None
         if not node.is_op(*LINEAR):
             if rule is None or rule.role is not Role.COMPUTE:
