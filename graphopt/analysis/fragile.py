@@ -80,6 +80,9 @@ def _is_float_only(graph: Graph, target: Target, node: Node, floats: Set[Tensor]
         return False  # the Add that holds a MatMul's bias
     if node.op not in target.rules and node.op not in target.fused_activations:
         return True
+    rule = target.rules.get(node.op)
+    if rule is not None and rule.role is Role.SAME_SCALE:
+        return False  # it may be quantized before it for another reader
     operands = [t for t in node.inputs if not isinstance(t, Constant) and t.dtype == FLOAT32]
     return bool(operands) and all(t in floats for t in operands)
 
