@@ -28,6 +28,7 @@ from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.samples import Feed
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, Node, Tensor, Variable, to_proto
+from graphopt.ir.ops import LINEAR
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
@@ -187,7 +188,8 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
     nodes = {n.name: n for n in graph.nodes}
     for entry in plan:
         tensor = known[entry.tensor]
-        if entry.tensor in barely_seen:
+        writer = placement.writers.get(tensor)
+        if entry.tensor in barely_seen and writer is not None and writer.is_op(*LINEAR):
             reason = f"the range of '{entry.tensor}' is known from fewer values than 8 bits have steps"
         elif tensor in grids and grids[tensor] < LOWEST_GRID_SNR_DB:
             reason = (
@@ -197,5 +199,5 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
         else:
             continue
         blame([(nodes[e.node], e.index) for e in entry.edges], reason)
-        leave(placement.writers.get(tensor), reason)
+        leave(writer, reason)
     return {node: found[node] for node in graph.nodes if node in found}
