@@ -120,13 +120,13 @@ def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
     delicate = fragile(skeleton.graph, target)
 
     def kept(node: Node) -> bool:
-        if node in delicate and not any(skeleton.writes.get(t) for t in node.present_outputs()):
-            return True
         rule = target.rules.get(node.op) if node.is_standard else None
         if not node.is_op(*LINEAR):
+            read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
+            if node in delicate:
+                return not (read and any(skeleton.writes.get(t) for t in node.present_outputs()))
             if rule is None or rule.role is not Role.COMPUTE:
                 return False
-            read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
             return not read and any(_is_float_result(skeleton.graph, target, t) for _, t in node.present_inputs())
         linear = linear_view(skeleton.graph, node)
         indices = (0, 1) if linear is None else (linear.data_index, linear.weight_index)
