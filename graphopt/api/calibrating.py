@@ -76,12 +76,13 @@ def calibrate(
     observed = {name: entry.range for name, entry in planned.items() if entry.range is not None}
     chosen = cast(Calibrate, choice.passes[last])
     return Calibration(
-        ranges=observed | ctx.kept,
+        ranges=observed,
         method=chosen.method,
         model_hash=ranges_key(model, base_dir, choice),
         data_hash=ctx.data.hex(),
         parameters={"percentile": chosen.percentile} if chosen.method == "percentile" else {},
         statistics={name: ctx.statistics[name] for name in observed if name in ctx.statistics},
+        decisions=ctx.kept,
         schemes={name: planned[name].scheme for name in observed},
     )
 

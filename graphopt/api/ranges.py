@@ -29,6 +29,7 @@ class Calibration:
         parameters: of the method.
         statistics: what was observed of each tensor.
         schemes: how each tensor is quantized.
+        decisions: what passes chose by the samples besides ranges: channel scales, nodes to leave in float.
     """
 
     ranges: Mapping[str, Range]
@@ -38,6 +39,7 @@ class Calibration:
     parameters: Mapping[str, float] = field(default_factory=dict[str, float])
     statistics: Mapping[str, Statistic] = field(default_factory=dict[str, Statistic])
     schemes: Mapping[str, Scheme] = field(default_factory=dict[str, Scheme])
+    decisions: Mapping[str, Range] = field(default_factory=dict[str, Range])
 
     def save(self, path: str | Path) -> None:
         """Write the ranges file that `optimize(ranges=path)` and `--ranges` take.
@@ -53,6 +55,7 @@ class Calibration:
             method=self.method,
             parameters=self.parameters,
             statistics=self.statistics,
+            decisions=self.decisions,
         )
 
     def draw(self, folder: str | Path) -> None:
@@ -89,7 +92,7 @@ def read_ranges(
     if ranges is None:
         return None
     if isinstance(ranges, Calibration):
-        return dict(ranges.ranges)
+        return {**ranges.ranges, **ranges.decisions}
     return load_ranges(Path(ranges), model_hash=ranges_key(model, base_dir, choice))
 
 

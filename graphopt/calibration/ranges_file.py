@@ -44,8 +44,12 @@ def save_ranges(
     method: str,
     parameters: Mapping[str, float] = MappingProxyType({}),
     statistics: Mapping[str, Statistic] = MappingProxyType({}),
+    decisions: Mapping[str, Range] = MappingProxyType({}),
 ) -> None:
     """Write the ranges; the file appears complete or not at all.
+
+    `decisions` is what passes chose by the samples besides ranges, by names of their own (see `Context.kept`);
+    `load_ranges` gives both back together.
 
     Raises:
         EmitError: the file can't be written.
@@ -59,6 +63,7 @@ def save_ranges(
         "model_hash": model_hash,
         "data_hash": data_hash,
         "ranges": {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in ranges.items()},
+        "decisions": {name: {"low": r.low.tolist(), "high": r.high.tolist()} for name, r in decisions.items()},
         "statistics": {name: summary(seen) for name, seen in statistics.items() if not seen.is_empty},
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -91,7 +96,7 @@ def summary(statistic: Statistic) -> dict[str, float | int | None]:
 
 
 def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:
-    """Read the ranges of the model with this hash, sorted by tensor name.
+    """Read the ranges of the model with this hash, sorted by tensor name, and the decisions kept with them.
 
     Raises:
         CalibrationError: the file can't be read, is not a ranges file, or was made for another model or other passes.
@@ -115,7 +120,8 @@ def load_ranges(path: Path, *, model_hash: str) -> dict[str, Range]:
             f"{str(fields.get('model_hash'))[:12]}, expected {model_hash[:12]}): calibrate this model with these passes"
         )
     try:
-        return {name: Range(_array(r["low"]), _array(r["high"])) for name, r in sorted(fields["ranges"].items())}
+        found = {**fields["ranges"], **fields.get("decisions", {})}
+        return {name: Range(_array(r["low"]), _array(r["high"])) for name, r in sorted(found.items())}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CalibrationError(f"'{path}' is damaged ({error}): calibrate again") from error
 

@@ -30,6 +30,7 @@ def test_every_method_stays_within_the_values_and_can_be_reused(method: str, run
     content = json.loads((folder / "r.json").read_text())
     assert content["method"] == method
     assert content["statistics"].keys() == found.keys()
+    assert content["decisions"].keys() == {"protect-small-values"}
     command = ("optimize", "digits_cnn.onnx", "--target", "onnxruntime", "-q")
     assert run(*command, "-o", "a.onnx", "--ranges", "r.json").code == 0
     assert run(*command, "-o", "b.onnx", *samples, "--calibration-method", method).code == 0
