@@ -12,8 +12,9 @@ from graphopt.analysis.channel_noise import Term, expected_noise, least_noise, s
 from graphopt.analysis.channel_terms import Spread, observed_tensors, terms_of
 from graphopt.analysis.noise_gain import Floats
 from graphopt.calibration.channel_moments import ChannelMoments, collect_channels
+from graphopt.calibration.weights import detached
 from graphopt.errors import ConfigError
-from graphopt.ir import Graph, Tensor, to_proto
+from graphopt.ir import Graph, Tensor
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range
 
@@ -113,7 +114,7 @@ def _observe(graph: Graph, flow: ChannelFlow, ctx: Context) -> dict[Tensor, Chan
     assert ctx.calibration is not None  # asked by `decide`
     tensors = observed_tensors(graph, flow, ctx.target)
     found = collect_channels(
-        to_proto(graph),
+        detached(graph),
         {t.name: flow.tensors[t].axis for t in tensors},
         ctx.calibration,
         threads=ctx.threads,

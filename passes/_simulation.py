@@ -13,7 +13,6 @@ from graphopt.passes.insert_qdq import InsertQdq
 from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.pipeline import Context
 from graphopt.pipeline.remarks import Remarks
-from graphopt.quant import QuantPlan
 
 # Samples that are held at a time, of both models, unless the user sets a budget.
 _HELD_BYTES = 1 << 29
@@ -78,8 +77,7 @@ def simulated(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> ModelPro
         ConfigError: a planned tensor has no range yet.
     """
     copy = from_proto(to_proto(graph))
-    plan = graph.plan
-    copy.facts.plan = QuantPlan(plan.target, dict(plan.tensors), dict(plan.quantized_nodes), dict(plan.float_nodes))
+    copy.facts.plan = graph.plan.copy()
     quietly = replace(ctx, remarks=Remarks())
     quantize.run(copy, quietly)
     InsertQdq().run(copy, quietly)

@@ -24,8 +24,9 @@ from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.analysis.channel_flow import channel_flow
 from graphopt.analysis.scale_flow import absorb_downstream, absorb_upstream
 from graphopt.calibration.channel_moments import Floats, collect_channels
+from graphopt.calibration.weights import detached
 from graphopt.errors import ConfigError
-from graphopt.ir import Graph, Node, to_proto
+from graphopt.ir import Graph, Node
 from graphopt.ir.linear_edit import Declined
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range
@@ -72,7 +73,7 @@ class AbsorbBiases(Pass):
         """The constant part of each Relu's channels on the samples, where it makes a difference."""
         assert ctx.calibration is not None  # asked by the caller
         seen = collect_channels(
-            to_proto(graph),
+            detached(graph),
             {node.outputs[0].name: axis for node, axis in axes.items()},
             ctx.calibration,
             threads=ctx.threads,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.instrument import fetch, in_graph_order
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.shapes import infer, types_of
+from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import CalibrationError
 
 Floats = NDArray[np.float64]
@@ -98,7 +99,7 @@ class ChannelMoments:
 
 
 def collect_channels(
-    model: ModelProto,
+    model: ModelProto | Detached,
     axes: Mapping[str, int],
     dataset: Dataset,
     *,
@@ -110,7 +111,7 @@ def collect_channels(
     """Moments of tensors over all samples; the tensors of one sample are held at a time.
 
     Args:
-        model: the model; it is not changed.
+        model: the model, with its weights inside or detached; it is not changed.
         axes: tensor → the axis of its channels.
         dataset: the samples, one model call each; iterated more than once when the budget asks for it.
         threads: as of `collect`.
@@ -126,12 +127,14 @@ def collect_channels(
     if not found:
         return found
     first = next(iter(dataset))
-    ordered = in_graph_order(model, list(axes))
-    inferred = infer(model, {name: value.shape for name, value in first.items()})
+    detached = detach(model)
+    ordered = in_graph_order(detached.model, list(axes))
+    inferred = infer(detached.model, {name: value.shape for name, value in first.items()})
     available = memory.default_budget() if memory_budget is None else memory_budget
     for chunk in memory.chunks(inferred.sizes(ordered), available):
-        fetching = fetch(model, types_of(model, chunk, inferred, base_dir))
-        session = open_session(fetching.model, threads=threads, providers=providers, base_dir=base_dir)
+        fetching = fetch(detached.model, types_of(detached, chunk, inferred, base_dir))
+        observed = replace(detached, model=fetching.model)
+        session = open_session(observed, threads=threads, providers=providers, base_dir=base_dir)
         outputs = [output for _, output in fetching.fetched]
         for number, feed in enumerate(dataset):
             where = f"{dataset.name}, sample {number}"

@@ -7,6 +7,7 @@ Entries name tensors and nodes by name, so that a plan can be printed, saved and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -68,6 +69,10 @@ class QuantPlan:
 
     def __iter__(self) -> Iterator[TensorPlan]:
         return iter(self.tensors.values())
+
+    def copy(self) -> QuantPlan:
+        """The same plan, to be changed apart from this one."""
+        return deepcopy(self)
 
     def add(self, entry: TensorPlan) -> None:
         """Plan one tensor; a tensor has one entry."""
