@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from graphopt.analysis.macs import layer_macs
 from graphopt.api.metrics import Judge
 from graphopt.api.replanning import Compiled, Watch, compile_again, writers_before
 from graphopt.backends.layer_errors import ErrorReport
@@ -22,7 +23,6 @@ from graphopt.ir.to_proto import value_bytes
 from graphopt.pipeline import Context
 from graphopt.pipeline.passes import Progress
 from graphopt.report.guarding import Guarded, TurnedBack, value_text
-from graphopt.report.inspection import layer_macs
 
 _GIVE_BACK_TRIALS = 8
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from graphopt.analysis.macs import INTEGER_LINEAR, linear_kind, node_macs
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
-from graphopt.ir.ops import LINEAR
 from graphopt.ir.to_proto import value_bytes
-
-_INTEGER_LINEAR = {"QLinearConv": "Conv", "ConvInteger": "Conv", "QLinearMatMul": "MatMul", "MatMulInteger": "MatMul"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
     """Count what is in `graph`; `source` names it. Linear in the number of nodes, values are not read."""
     nodes = [(scope, node) for scope in graph.walk() for node in scope.nodes]
     ops = Counter(node.op if node.is_standard else f"{node.domain}.{node.op}" for _, node in nodes)
-    layers = [(node, _macs(node), _is_quantized(scope, node)) for scope, node in nodes if _kind(node)]
+    layers = [(node, node_macs(node), _is_quantized(scope, node)) for scope, node in nodes if linear_kind(node)]
     facts = graph.facts
     return Inspection(
         source=source,
@@ -88,53 +85,12 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
     )
 
 
-def layer_macs(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int | None]:
-    """Multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul by node name; None where shapes aren't known.
-
-    `shapes`: those of tensors for one sample, where the graph leaves them open.
-    """
-    return {n.name: _macs(n, shapes) for scope in graph.walk() for n in scope.nodes if _kind(n)}
-
-
-def _kind(node: Node) -> str | None:
-    if node.is_op(*LINEAR):
-        return node.op
-    return _INTEGER_LINEAR.get(node.op) if node.is_standard else None
-
-
 def _is_quantized(graph: Graph, node: Node) -> bool:
     """An integer operator, or one whose activation and weight both come out of DequantizeLinear."""
-    if node.op in _INTEGER_LINEAR:
+    if node.op in INTEGER_LINEAR:
         return True
     producers = [graph.producer(t) for t in node.inputs[:2]]
     return all(p is not None and p.is_op("DequantizeLinear") for p in producers)
-
-
-def _macs(node: Node, shapes: Mapping[str, Sequence[int]] | None = None) -> int | None:
-    """Multiply-accumulates of one layer, or None when a shape isn't known."""
-    weight_index = 3 if node.op.startswith("QLinear") else 1
-    tensors = (node.inputs[0], node.inputs[weight_index], node.outputs[0])
-    data, weight, output = (tuple((shapes or {}).get(t.name, ())) or _sizes(t) for t in tensors)
-    if data is None or weight is None or output is None:
-        return None
-    match _kind(node):
-        case "Conv":  # each output value sums over one filter
-            return prod(output) * prod(weight[1:])
-        case "ConvTranspose":  # each input value is spread by one filter
-            return prod(data) * prod(weight[1:])
-        case "Gemm":
-            return prod(output) * data[0 if node.attr("transA", 0) else 1]
-        case _:
-            return prod(output) * data[-1]
-
-
-def _sizes(tensor: Tensor) -> tuple[int, ...] | None:
-    """The shape with 1 for an unknown first dimension; None when another one is unknown."""
-    shape = tensor.shape
-    if shape is None:
-        return None
-    sizes = tuple(1 if i == 0 and not isinstance(dim, int) else dim for i, dim in enumerate(shape))
-    return tuple(d for d in sizes if isinstance(d, int)) if all(isinstance(d, int) for d in sizes) else None
 
 
 def _port(tensor: Tensor) -> Port:
