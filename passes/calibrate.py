@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from graphopt.analysis.response import response
 from graphopt.calibration import Statistic, collect
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.observer import KINDS, Kind
@@ -85,10 +86,14 @@ class Calibrate(Pass):
             data=ctx.data,
             note=lambda text: ctx.remarks.note(None, text),
         )
+        tensors = graph.tensors()
         for name in wanted:
+            through = None if method.through is None or name not in tensors else response(graph, tensors[name])
+            statistic, scheme = statistics[name], graph.plan.tensors[name].scheme
             try:
-                graph.plan.set_range(name, method.solve(statistics[name], graph.plan.tensors[name].scheme))
+                found = method.through(statistic, scheme, through) if through else method.solve(statistic, scheme)
             except CalibrationError as error:
                 raise CalibrationError(f"tensor '{name}': {error}") from error
+            graph.plan.set_range(name, found)
         ctx.statistics.update(statistics)
         ctx.remarks.note(None, f"{len(wanted)} tensors observed, method {self.method}")

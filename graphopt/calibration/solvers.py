@@ -13,6 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from graphopt.analysis.response import Response
 from graphopt.calibration.auto import choose
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.kl import kl_range
@@ -35,12 +36,15 @@ class Method:
         needs: the cheapest class of statistic that it takes.
         takes: every class that it takes.
         solve: (statistic, scheme) → Range; pure.
+        through: (statistic, scheme, response) → Range, for a tensor whose values are read through one function alone;
+            None where the method doesn't look at errors.
     """
 
     name: str
     needs: type[Statistic]
     takes: tuple[type[Statistic], ...]
     solve: Solver
+    through: Callable[[Any, Scheme, Response], Range] | None = None
 
 
 def minmax(statistic: MinMax | Histogram, scheme: Scheme) -> Range:
@@ -84,13 +88,13 @@ def kl(statistic: Histogram, scheme: Scheme) -> Range:
     return _searched(statistic, scheme, kl_range)
 
 
-def mse(statistic: Histogram, scheme: Scheme) -> Range:
-    """The range of least expected squared quantization error; see the module `mse`.
+def mse(statistic: Histogram, scheme: Scheme, response: Response | None = None) -> Range:
+    """The range of least expected squared quantization error, of `response`'s values where it is given; see `mse`.
 
     Raises:
         CalibrationError: no value was seen.
     """
-    return _searched(statistic, scheme, mse_range)
+    return _searched(statistic, scheme, partial(mse_range, response=response))
 
 
 def auto(statistic: Histogram, scheme: Scheme) -> Range:
@@ -127,7 +131,7 @@ _METHODS = (
     Method("ema", EmaMinMax, (EmaMinMax,), ema),
     Method("percentile", Histogram, (Histogram,), percentile),
     Method("kl", Histogram, (Histogram,), kl),
-    Method("mse", Histogram, (Histogram,), mse),
+    Method("mse", Histogram, (Histogram,), mse, mse),
     Method("auto", Histogram, (Histogram,), auto),
 )
 

@@ -34,6 +34,22 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
     """The outputs of `node` that aren't omitted; `inputs` are by position, None where omitted.
 
     Raises:
+        NotEvaluableError: with the reason, whatever went wrong; also when the model declares another type or shape.
+    """
+    values = compute(node, inputs, opset)
+    for output, value in zip(node.present_outputs(), values, strict=True):
+        declared = static_shape(output.shape)
+        if output.dtype not in (None, value.dtype) or declared not in (None, value.shape):
+            raise NotEvaluableError(
+                f"its value is {value.dtype}{list(value.shape)}, but the model says {output.dtype}{output.shape}"
+            )
+    return values
+
+
+def compute(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Array]:
+    """Like `evaluate`, on inputs of any shape, not only of those that the model declares.
+
+    Raises:
         NotEvaluableError: with the reason, whatever went wrong.
     """
     if not node.is_standard:
@@ -44,19 +60,12 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             kernel = KERNELS.get(node.op)
-            values = [np.asarray(kernel(node, inputs))] if kernel else _reference(node, inputs, opset)
+            return [np.asarray(kernel(node, inputs))] if kernel else _reference(node, inputs, opset)
     except NotEvaluableError:
         raise
     # Any error of the reference implementation means only that this node stays as it is.
     except Exception as error:
         raise NotEvaluableError(f"evaluating it failed: {one_line(error)}") from error
-    for output, value in zip(node.present_outputs(), values, strict=True):
-        declared = static_shape(output.shape)
-        if output.dtype not in (None, value.dtype) or declared not in (None, value.shape):
-            raise NotEvaluableError(
-                f"its value is {value.dtype}{list(value.shape)}, but the model says {output.dtype}{output.shape}"
-            )
-    return values
 
 
 def output_bytes(node: Node, inputs: Sequence[Array | None]) -> int | None:

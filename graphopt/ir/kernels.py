@@ -166,6 +166,15 @@ def _range(_node: Node, inputs: Inputs) -> Array:
     return np.arange(start, limit, delta, dtype=start.dtype)
 
 
+def _clip(node: Node, inputs: Inputs) -> Array:
+    """Bounds are attributes before opset 11, inputs since; where they cross, the upper one wins (ONNX says so)."""
+    value = _needed(inputs, 0)
+    bounds = [inputs[k] if len(inputs) > k else node.attr(name) for k, name in ((1, "min"), (2, "max"))]
+    low, high = (None if b is None else np.asarray(b).astype(value.dtype).reshape(()) for b in bounds)
+    value = value if low is None else np.maximum(value, low)
+    return value if high is None else np.minimum(value, high)
+
+
 MOVES: dict[str, Kernel] = {
     "Identity": lambda _, inputs: _needed(inputs, 0),
     "Reshape": _reshape,
@@ -187,6 +196,7 @@ KERNELS: dict[str, Kernel] = {
     "Div": _arithmetic(_divide),
     "Equal": _arithmetic(np.equal),
     "Cast": _cast,
+    "Clip": _clip,
     "Expand": _expand,
     "Tile": _tile,
     "ConstantOfShape": _constant_of_shape,

@@ -80,3 +80,45 @@ def test_the_range_is_as_good_as_the_best_of_a_full_search(kind, scheme):
         lows = [bottom * s for s in shares[::2]] if bottom < 0 else [0.0]
         best = min(error(low, top * s) for low in lows for s in shares[::2])
     assert error(float(solved.low), float(solved.high)) <= best * 1.02
+
+
+def leaky(values):
+    return np.where(values < 0, 0.1 * values, values)
+
+
+def silu(values):
+    return values / (1 + np.exp(-values))
+
+
+@pytest.mark.parametrize("function", [leaky, silu, np.tanh], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("scheme", SCHEMES[:2], ids=str)
+def test_behind_a_function_the_range_is_as_good_as_the_best_of_a_full_search(function, scheme):
+    """By the values themselves; a range for the tensor's own error is clearly worse behind the function."""
+    values = np.random.default_rng(5).normal(-0.5, 2.0, 20_000)
+    histogram = Histogram()
+    histogram.update(values)
+
+    def error(low, high):
+        if scheme.symmetric:
+            step, zero = max(-low / -scheme.qmin, high / scheme.qmax), 0
+        else:
+            step = (high - low) / scheme.steps
+            zero = round(scheme.qmin - low / step)
+        q = np.clip(np.rint(values / step) + zero, scheme.qmin, scheme.qmax)
+        return float(np.mean((function(values) - function((q - zero) * step)) ** 2))
+
+    shares = np.linspace(0.02, 1, 50)
+    lows = [values.min() * s for s in shares]
+    best = min(error(low, values.max() * s) for low in lows for s in shares[::2])
+    solved, plain = mse_range(histogram, scheme, function), mse_range(histogram, scheme)
+    assert error(float(solved.low), float(solved.high)) <= best * 1.03
+    if not scheme.symmetric:
+        assert error(float(plain.low), float(plain.high)) > best * 1.15
+
+
+def test_a_function_that_says_nothing_about_the_data_is_not_used():
+    histogram = Histogram()
+    histogram.update(np.random.default_rng(6).normal(0, 1, 5_000))
+    scheme = SCHEMES[1]
+    for function in (np.zeros_like, lambda values: np.full_like(values, np.nan)):
+        assert mse_range(histogram, scheme, function) == mse_range(histogram, scheme)
