@@ -14,7 +14,12 @@ import pytest
 
 import graphopt
 from graphopt.api.guarding import fewest, without_needless
+from graphopt.api.replanning import Compiled, Watch, compile_again
 from graphopt.errors import AccuracyError, ConfigError
+from graphopt.passes import find_pass
+from graphopt.passes.round_adaptively import RoundAdaptively
+from graphopt.pipeline.spec import passes_from_text
+from graphopt.report.samples import open_samples
 from tests.cli.conftest import Run as Command
 from tests.cli.conftest import run  # noqa: F401  # a fixture
 from tests.support.quantization import model
@@ -272,3 +277,51 @@ def test_what_is_not_needed_gets_its_8_bits_again() -> None:
     needed = {"b", "d"}
     kept = without_needless(["a", "b", "c", "d"], {"a": 1, "c": 5}, lambda part: needed <= set(part))
     assert kept == ["b", "d"]
+
+
+@pytest.fixture(scope="module")
+def fits() -> str:
+    """A pipeline without channel scales or float rules, which would mend the planted layer before the guard sees it."""
+    return (
+        "plan-quantization,calibrate{method=minmax},optimize-weight-scales,round-adaptively,correct-bias,"
+        "quantize-weights,insert-qdq"
+    )
+
+
+def test_plans_are_compared_with_weights_that_were_fitted_once(net, samples, fits: str, monkeypatch) -> None:
+    """Fitting takes minutes on large models: it is done for the first plan and for the one that is taken."""
+    fitted: list[int] = []
+    fit = RoundAdaptively.run
+
+    def counting(self: RoundAdaptively, graph: graphopt.Graph, ctx: graphopt.Context) -> None:
+        fitted.append(len(graph.plan.quantized_nodes))
+        fit(self, graph, ctx)
+
+    monkeypatch.setattr(RoundAdaptively, "run", counting)
+    result = optimize(net, samples, passes=fits, min_sqnr=30)
+    found = result.report.guarded
+    assert found is not None
+    assert found.trials > 3
+    assert len(fitted) == 2
+    assert fitted[1] < fitted[0]
+    assert found.after >= 30
+    again = optimize(net, samples, passes=result.report.pipeline)
+    assert again.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+def test_fitted_weights_are_those_that_fitting_gives(net, samples, fits: str) -> None:
+    """On the same plan: weights, scales and biases, to the last bit but for the sums that biases are made of."""
+    graph = graphopt.load(net)
+    pipeline = passes_from_text(fits, find_pass)
+    data = open_samples(samples["x"], graph, "calibration data", None)
+    ctx = graphopt.Context(target=graphopt.find_target("tensorrt"), calibration=data)
+    watch = Watch()
+    records = graphopt.PassManager(pipeline, (watch,)).run(graph, ctx)
+    first = Compiled(graph, tuple(pipeline), tuple(records), ctx.remarks)
+    assert set(watch.fitted) == {"first", "wide", "narrow[1]", "last*", "head"}
+    again = compile_again(first, watch, ctx, (), fit=False)
+    values = {c.name: c.values for c in first.graph.constants}
+    assert {c.name for c in again.graph.constants} == set(values)
+    for constant in again.graph.constants:
+        exact = constant.values.dtype.kind in "iu"
+        np.testing.assert_allclose(constant.values, values[constant.name], rtol=0 if exact else 1e-6)

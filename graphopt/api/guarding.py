@@ -5,7 +5,8 @@
 
 Worst first is the error report's order: isolated error, weighted with how much of it reaches the outputs. With n
 layers at most 2·log2(n) + 2 plans are tried, and at most 8 more to give layers back; `replanning` says what of the
-first run they use again.
+first run they use again. Where that includes fitted weights, the plan found is fitted anew and measured in the end;
+should it not hold then, the search goes on from it, fitting each plan.
 """
 
 from __future__ import annotations
@@ -46,17 +47,38 @@ class Guard:
         errors: ErrorReport | None = None
         if not self.judge.holds(self.before):
             errors = self.watch.errors(self.first.graph, self.judge.samples, self.ctx.threads)
-            found = fewest(self.order(errors), self.holds)
-            if found is None:
-                raise AccuracyError(self.complaint())
-            turned = without_needless(found, self.macs(), self.holds)
+            turned = self.search(self.order(errors))
         return self.best, self.outcome(turned, errors, on_calibration_data)
 
-    def holds(self, turned: Sequence[str]) -> bool:
+    def search(self, order: Sequence[str]) -> list[str]:
+        """The nodes to turn back; `best` is what was compiled with them.
+
+        Raises:
+            AccuracyError: even with every layer in float it doesn't hold.
+        """
+        turned: list[str] = []
+        if self.watch.fitted:
+            roughly = fewest(order, self.holds_roughly)
+            if roughly is None:  # the last plan tried had everything in float: nothing fitted was in it
+                raise AccuracyError(self.complaint())
+            turned = without_needless(roughly, self.macs(), self.holds_roughly)
+            if self.holds(turned):
+                return turned
+        rest = [name for name in order if name not in turned]
+        found = fewest(rest, lambda more: self.holds([*turned, *more]))
+        if found is None:
+            raise AccuracyError(self.complaint())
+        return without_needless([*turned, *found], self.macs(), self.holds)
+
+    def holds_roughly(self, turned: Sequence[str]) -> bool:
+        """Whether the plan with the nodes `turned` in float holds with what the first run has fitted."""
+        return self.holds(turned, fit=False)
+
+    def holds(self, turned: Sequence[str], *, fit: bool = True) -> bool:
         """Whether the plan with the nodes `turned` in float holds; the last one that does is the best."""
         if self.progress is not None:
             self.progress(f"guarding accuracy, plan {self.trials + 1}", 0, None)
-        compiled = compile_again(self.first, self.watch, self.ctx, turned)
+        compiled = compile_again(self.first, self.watch, self.ctx, turned, fit=fit)
         value = self.judge.score(to_proto(compiled.graph))
         self.trials += 1
         if not self.judge.holds(value):

@@ -1,7 +1,8 @@
 """Planning a second time: what it takes from the first run, and the run from there on.
 
 Passes before planning aren't run again, and ranges that calibration has found are used again: only a tensor that
-nobody wanted before is observed.
+nobody wanted before is observed. While plans are only compared, weights and biases that passes have fitted are used
+again, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphopt.analysis.placement import place
+from graphopt.api.fitted import FITTING, Fitted, UseFitted, fitted_layers
 from graphopt.backends.layer_errors import ErrorReport, measure_layers
 from graphopt.calibration import Dataset
 from graphopt.ir import Graph
@@ -38,13 +40,14 @@ class Compiled:
 
 
 class Watch(Instrument):
-    """Keeps what planning anew needs: the graph before it was planned, and the ranges that calibration found."""
+    """Keeps what planning anew needs: the graph before it was planned, the ranges and the weights that were found."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
         self.index = 0
         self.remarks = 0
         self.ranges: dict[str, Range] = {}
+        self.fitted: dict[str, Fitted] = {}
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
         """Take the graph as it is before it is planned."""
@@ -52,10 +55,12 @@ class Watch(Instrument):
             self.snapshot, self.index, self.remarks = Snapshot(graph), index - 1, len(ctx.remarks.items)
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
-        """Take the ranges; those of constants follow from the plan."""
+        """Take the ranges (those of constants follow from the plan), and what was fitted."""
         if isinstance(pass_, Calibrate):
             constants = {c.name for c in graph.constants}
             self.ranges |= {e.tensor: e.range for e in graph.plan if e.range is not None and e.tensor not in constants}
+        elif isinstance(pass_, FITTING):
+            self.fitted |= fitted_layers(graph)
 
     def errors(self, quantized: Graph, samples: Dataset | None, threads: int | None) -> ErrorReport | None:
         """What each layer of a result of this run loses; None where nothing was planned, or without samples."""
@@ -81,8 +86,13 @@ class UseRanges(Pass):
         ctx.remarks.note(None, f"{len(known)} ranges are those of the first calibration")
 
 
-def compile_again(first: Compiled, watch: Watch, ctx: Context, turned: Collection[str]) -> Compiled:
-    """Plan and materialise `first` again, with the nodes `turned` in float."""
+def compile_again(
+    first: Compiled, watch: Watch, ctx: Context, turned: Collection[str], *, fit: bool = True
+) -> Compiled:
+    """Plan and materialise `first` again, with the nodes `turned` in float.
+
+    Without `fit`, weights and biases are those that the first run has fitted.
+    """
     assert watch.snapshot is not None  # nothing is turned back where nothing was planned
     patterns = tuple(glob.escape(name) for name in turned)  # a name is no pattern, whatever is in it
     passes = tuple(
@@ -91,7 +101,10 @@ def compile_again(first: Compiled, watch: Watch, ctx: Context, turned: Collectio
     )
     again: list[Pass] = []
     for pass_ in passes[watch.index :]:
-        again += [pass_, UseRanges(watch.ranges)] if isinstance(pass_, PlanQuantization) else [pass_]
+        if fit or not isinstance(pass_, FITTING):
+            again += [pass_, UseRanges(watch.ranges)] if isinstance(pass_, PlanQuantization) else [pass_]
+        elif not any(isinstance(p, UseFitted) for p in again):
+            again.append(UseFitted(watch.fitted))
     graph, old = watch.snapshot.restore(), first.graph.facts
     graph.facts.notes, graph.facts.source_files = list(old.notes), old.source_files
     graph.facts.has_external_data = old.has_external_data
