@@ -1,0 +1,151 @@
+"""Take channels out of a graph: cut every tensor along its slots, and mend what operations say about sizes.
+
+    Conv(w: [64,3,3,3]) → Relu → Conv(w: [128,64,3,3])      48 of 64 units stay
+                                        →      Conv(w: [48,3,3,3]) → Relu → Conv(w: [128,48,3,3])
+
+What is left computes what the whole graph computes with the removed elements set to 0 in every activation.
+
+Asked first, edited last: everything that can't be mended is found before anything changes. What comes out is held
+against onnx's own inference, and where that disagrees all is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from graphopt.analysis.coupling_groups import Coupling, Kept, Slot
+from graphopt.errors import InternalError
+from graphopt.ir import Constant, Graph, Shape, Tensor, Variable, is_fixed
+from graphopt.ir.shapes import inferred_tensors, run_inference
+from graphopt.passes._removal_cuts import Cuts
+from graphopt.passes._removal_mends import mend
+from graphopt.passes._removal_operands import Operand, Undo, wanted_operands, write_operand
+from graphopt.passes._removal_sizes import SizeArithmetic
+from graphopt.quant import Range
+
+
+def remove_channels(graph: Graph, coupling: Coupling, keep: Mapping[str, Kept]) -> None:
+    """Remove the units that don't stay from the main graph.
+
+    Constants are cut in place: whoever reads them is coupled. Ranges of planned activations are forgotten (they were
+    observed with all channels); those of weights, a range a channel, are cut.
+
+    Args:
+        graph: nodes sorted; types and shapes filled in, as for `couple`.
+        coupling: of this graph as it stands.
+        keep: for groups by name, which units stay; groups that aren't named stay whole.
+
+    Raises:
+        ValueError: a name, a number of units, or no unit left: see `Coupling.kept`.
+        InternalError: something can't be mended, which coupling should have frozen. The graph is as it was.
+    """
+    kept = coupling.kept(keep)
+    if not kept:
+        return
+    removal = _Removal(graph, kept)
+    sound_before = not (graph.facts.inference or run_inference(graph, stated=True)).failure
+    undo: Undo = []
+    try:
+        removal.apply(undo)
+        _check(graph, sound_before)
+    except InternalError:
+        for step in reversed(undo):
+            step()
+        raise
+
+
+class _Removal:
+    """All changes, worked out on the graph as it is."""
+
+    def __init__(self, graph: Graph, kept: Mapping[Slot, Kept]) -> None:
+        self._graph = graph
+        tensors = dict.fromkeys(slot.tensor for slot in kept)
+        for slot, stays in kept.items():
+            _check_slot(graph, slot, stays)
+        self._shapes = {tensor: _cut_shape(tensor, kept) for tensor in tensors}
+        self._sizes = SizeArithmetic(graph, self._shapes)
+        self._cuts = Cuts(kept, self._sizes, graph.opset)
+        mends = {node: mend(node, self._cuts) for node in graph.nodes if self._cuts.touch(node)}
+        self._attrs = [(node, name, value) for node, m in mends.items() for name, value in m.attrs.items()]
+        self._operands: list[Operand] = wanted_operands(graph, self._sizes, mends)
+        self._values = {t: self._cuts.compress(t.values, t) for t in tensors if isinstance(t, Constant)}
+
+    def apply(self, undo: Undo) -> None:
+        """Change the graph, and note the steps back, to be taken from the last to the first."""
+        graph = self._graph
+        undo.append(_plan_restorer(graph))
+        _cut_plan(graph, self._cuts)
+        for constant, values in self._values.items():
+            undo.append(partial(graph.set_values, constant, constant.values))
+            graph.set_values(constant, values)
+        for node, name, value in self._attrs:
+            undo.append(partial(graph.set_attr, node, name, node.attr(name)))
+            graph.set_attr(node, name, value)
+        for operand in self._operands:
+            write_operand(graph, operand, undo)
+        for tensor, shape in self._shapes.items():
+            if isinstance(tensor, Variable):
+                undo.append(partial(graph.set_type, tensor, tensor.dtype, tensor.shape))
+                graph.set_type(tensor, tensor.dtype, shape)
+        graph.sort()
+
+
+def _check_slot(graph: Graph, slot: Slot, stays: Kept) -> None:
+    tensor = slot.tensor
+    if tensor.scope is not graph or graph.is_output(tensor) or tensor in graph.inputs:
+        raise InternalError(f"{slot} can't lose elements: it is an input, an output, or in a nested graph")
+    if isinstance(tensor, Constant) and not is_fixed(tensor):
+        raise InternalError(f"{slot} can't lose elements: the caller of the model may override it")
+    if any(node.scope is not graph for node in graph.consumers(tensor)):
+        raise InternalError(f"{slot} can't lose elements: a nested graph reads it")
+    if tensor.shape is None or slot.axis >= len(tensor.shape) or tensor.shape[slot.axis] != len(stays):
+        raise InternalError(f"{slot} isn't an axis of {len(stays)} elements")
+    if not stays.any():
+        raise InternalError(f"{slot} would lose all its elements")
+
+
+def _cut_shape(tensor: Tensor, kept: Mapping[Slot, Kept]) -> Shape:
+    stays = [kept.get(Slot(tensor, axis)) for axis in range(len(tensor.shape or ()))]
+    return tuple(d if s is None else int(s.sum()) for d, s in zip(tensor.shape or (), stays, strict=True))
+
+
+def _cut_plan(graph: Graph, cuts: Cuts) -> None:
+    tensors = graph.tensors()
+    for name, entry in list(graph.plan.tensors.items()):
+        tensor = tensors.get(name)
+        if entry.range is None or tensor is None or entry.fixed:
+            continue
+        if isinstance(tensor, Variable):
+            graph.plan.tensors[name] = replace(entry, range=None)
+            continue
+        stays = None if entry.scheme.channel_axis is None else cuts.of(tensor, entry.scheme.channel_axis)
+        if stays is not None and entry.range.low.ndim:
+            graph.plan.set_range(name, Range(entry.range.low[stays], entry.range.high[stays]))
+
+
+def _plan_restorer(graph: Graph) -> Callable[[], object]:
+    before = dict(graph.plan.tensors)
+
+    def restore() -> None:
+        graph.plan.tensors = before
+
+    return restore
+
+
+def _check(graph: Graph, sound_before: bool) -> None:
+    """Hold the cut graph to what inference finds that is told nothing about node outputs."""
+    inferred = run_inference(graph, stated=False)
+    if inferred.failure and sound_before:
+        raise InternalError(f"removing channels left the graph invalid: {inferred.failure}")
+    for tensor, found in inferred_tensors(graph, inferred):
+        if tensor.scope is not graph or tensor.shape is None or found.shape is None:
+            continue
+        sizes = zip(tensor.shape, found.shape, strict=False)
+        differs = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
+        if differs or len(tensor.shape) != len(found.shape):
+            raise InternalError(
+                f"removing channels left the graph invalid: '{tensor.name}' should have shape {list(tensor.shape)}, "
+                f"and has {list(found.shape)}"
+            )
