@@ -1,7 +1,7 @@
 """Accuracy of the int8 presets on real models, in the engine that each is compiled for.
 
     GRAPHOPT_ZOO=… python -m benchmarks.zoo_int8 [--preset int8-accurate] [--models …] [--targets …] [--samples N]
-        [--peer] [--markdown]
+        [--peer] [--draws N] [--markdown]
 
 Calibrated with 64 samples (24 for models without labels), judged on N others (24) against the float model in
 onnxruntime. `differ`: samples whose decision is not the float model's. `dB`: SQNR of the first output. `8 bits`: of
@@ -9,6 +9,10 @@ the Conv, ConvTranspose, Gemm and MatMul that the engine really runs. `s`: all p
 with loading and with measuring the result on the calibration samples. `--peer` runs onnxruntime's own quantization
 (see _peer.py) on the same samples in the same process; columns `md` repeat what peers.md beside the zoo says of it,
 and `best dB` is the highest SQNR there of any peer's any setting with layers in 8 bits.
+
+`--draws N` compiles each labelled model N times instead, with other calibration samples each time, and prints the drop
+of every draw and their mean: how much of one drop is chance. A drop's standard error follows from `differ`, too: it
+is at most √differ / N of the samples, as right and wrong samples that change cancel out.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ OURS = (
     ("model", 27), ("engine", 11), ("fp32 %", 6), ("int8 %", 6), ("differ", 6), ("dB", 6), ("8 bits", 7),
     ("file", 5), ("s", 6), ("whole", 6),
 )  # fmt: skip
+DRAWS = (("model", 27), ("engine", 11), ("draw", 4), ("drop", 6), ("± se", 5), ("differ", 6), ("dB", 6))
 PUBLISHED = (("md %", 6), ("md dB", 6), ("md share", 8), ("best dB", 7))
 PEER = (("peer %", 6), ("differ", 6), ("dB", 6), ("8 bits", 7), ("s", 6))
 
@@ -166,6 +171,26 @@ def scored(found: Score) -> list[str]:
     return [top1, differ, f"{found.sqnr_db:.1f}", f"{found.integer}/{found.layers}"]
 
 
+def draw(subject: Subject, engine: str, preset: str, draws: int, table: Table) -> None:
+    """Compile a labelled model with other calibration samples each time; a line for each, and one for their mean."""
+    pool = script("zoo").model(subject.name).calibration(10**6)
+    drops: list[float] = []
+    errors: list[float] = []
+    for seed in range(draws):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(pool))[: len(subject.calibration)])
+        samples = [pool[i] for i in chosen]
+        model = graphopt.optimize(subject.path, target=engine, preset=preset, calibration_data=samples).model
+        found = subject.score(engine, model)
+        assert found.correct is not None
+        assert found.differing is not None
+        drops.append(100 * (correct(subject) - found.correct) / found.samples)
+        errors.append(100 * found.differing**0.5 / found.samples)
+        cells = (f"{drops[-1]:.2f}", f"{errors[-1]:.2f}", str(found.differing), f"{found.sqnr_db:.1f}")
+        table.row([subject.name, engine, str(seed), *cells])
+    mean = (f"{np.mean(drops):.2f}", f"{np.mean(errors):.2f}", "", "")
+    table.row([subject.name, engine, "mean", *mean])
+
+
 def correct(subject: Subject) -> int:
     """Samples that the float model gets right."""
     assert subject.labels is not None
@@ -185,10 +210,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--samples", type=int, default=PUBLISHED_SAMPLES, metavar="N", help="labelled validation samples"
     )
+    parser.add_argument("--draws", type=int, default=0, metavar="N", help="calibration draws of each labelled model")
     parser.add_argument("--peer", action="store_true", help="run onnxruntime.quantization side by side")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args(arguments)
     logging.getLogger().setLevel(logging.ERROR)  # the peer warns about what it was told to do
+    if options.draws:
+        table = Table(DRAWS, options.markdown)
+        table.head()
+        for name in options.models or zoo_names():
+            subject = Subject.of(name, options.samples, with_peer=False)
+            for engine in options.targets if subject.labels is not None else ():
+                draw(subject, engine, options.preset, options.draws, table)
+        return
     table = Table((*OURS, *PUBLISHED, *(PEER if options.peer else ())), options.markdown)
     notes = Notes()
     table.head()
