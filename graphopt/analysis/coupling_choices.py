@@ -1,0 +1,137 @@
+"""Which way to take where a node leaves several: the one that leaves most to remove, in small pieces.
+
+A graph falls into clusters, the parts that hang together whatever way is taken. In each one, ways are compared by
+
+    1. how many separate products (attention heads) can be removed whole,
+    2. Σ over axes of their stored numbers that can be removed · (1 − 1/units): what can go when one unit has to stay.
+
+The search is bounded and gives the same result each time: the preferred ways, then all nodes of one operator another
+way, then all nodes around one axis the way that goes along that axis, then one by one, each while it helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.analysis.coupling_elements import Elements, Ways, components
+from graphopt.analysis.coupling_links import Indices
+from graphopt.ir import Node
+
+_MOST_TRIALS = 400  # a trial takes about a millisecond
+Taken = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A node that leaves several ways, the preferred one first."""
+
+    node: Node
+    ways: tuple[Ways, ...]
+
+
+def choose(elements: Elements, fixed: Ways, choices: Sequence[Choice], weights: Mapping[int, float]) -> list[int]:
+    """The way that each choice takes.
+
+    Args:
+        elements: numbers of all elements.
+        fixed: what holds whatever way is taken.
+        choices: in graph order.
+        weights: run → stored numbers that go with each of its elements.
+    """
+    taken = [0] * len(choices)
+    for positions, runs in _clusters(elements, fixed, choices):
+        cluster = _Cluster(elements, fixed, [choices[p] for p in positions], runs, weights)
+        for position, way in zip(positions, cluster.best(), strict=True):
+            taken[position] = way
+    return taken
+
+
+def _clusters(elements: Elements, fixed: Ways, choices: Sequence[Choice]) -> Iterator[tuple[list[int], Indices]]:
+    """(positions of choices, runs) of the parts that hang together whatever way is taken."""
+    if not choices:
+        return
+    run_of = elements.run_of_elements()
+    tied = [run_of[fixed.edges]]
+    for choice in choices:
+        runs = np.array(list(dict.fromkeys(run for way in choice.ways for run in way.runs)), dtype=np.int64)
+        tied.append(np.stack([runs, np.full_like(runs, runs[0])]))
+    labels = components(len(elements.starts) - 1, np.concatenate(tied, axis=1))
+    by_cluster: dict[int, list[int]] = {}
+    for position, choice in enumerate(choices):
+        by_cluster.setdefault(int(labels[choice.ways[0].runs[0]]), []).append(position)
+    for label, positions in by_cluster.items():
+        yield positions, np.flatnonzero(labels == label)
+
+
+class _Cluster:
+    """One part of the graph, with its elements numbered from 0."""
+
+    def __init__(
+        self, elements: Elements, fixed: Ways, choices: Sequence[Choice], runs: Indices, weights: Mapping[int, float]
+    ) -> None:
+        sizes = np.diff(elements.starts)[runs]
+        self.run = np.repeat(np.arange(len(runs)), sizes)
+        self.weights = np.array([weights.get(int(run), 0.0) for run in runs])
+        self.batches = np.isin(runs, fixed.batches)
+        local = np.full(elements.count, -1)
+        inside = np.isin(elements.run_of_elements(), runs)
+        local[inside] = np.arange(np.count_nonzero(inside))
+        self.edges = local[fixed.edges[:, inside[fixed.edges[0]]]]
+        held = local[fixed.held]
+        self.held = held[held >= 0]
+        self.choices = choices
+        self.ways = [[(local[way.edges], local[way.held]) for way in choice.ways] for choice in choices]
+        self.scores: dict[Taken, tuple[int, float]] = {}
+
+    def best(self) -> Taken:
+        """The way of each choice."""
+        best: Taken = (0,) * len(self.choices)
+        self.score(best)
+        improved = True
+        while improved and len(self.scores) < _MOST_TRIALS:
+            improved = False
+            for move in self.moves():
+                if len(self.scores) >= _MOST_TRIALS:
+                    break
+                other = tuple(move.get(i, way) for i, way in enumerate(best))
+                if self.score(other) > self.score(best):
+                    best, improved = other, True
+        return best
+
+    def moves(self) -> Iterator[dict[int, int]]:
+        """Choices to change together, and the way that they take."""
+        every_way = [range(len(choice.ways)) for choice in self.choices]
+        for op in dict.fromkeys(choice.node.op for choice in self.choices):
+            same = [i for i, choice in enumerate(self.choices) if choice.node.op == op]
+            for way in range(max(len(every_way[i]) for i in same)):
+                yield {i: way for i in same if way in every_way[i]}
+        along: dict[int, dict[int, int]] = {}
+        for i, ways in enumerate(self.ways):
+            for way, (edges, _) in enumerate(ways):
+                for run in np.unique(self.run[edges]).tolist():
+                    along.setdefault(run, {}).setdefault(i, way)
+        yield from (move for move in along.values() if len(move) > 1)
+        for i, ways in enumerate(every_way):
+            yield from ({i: way} for way in ways)
+
+    def score(self, taken: Taken) -> tuple[int, float]:
+        """What can be removed: separate products, then stored numbers."""
+        known = self.scores.get(taken)
+        if known is not None:
+            return known
+        chosen = [self.ways[i][way] for i, way in enumerate(taken)]
+        labels = components(len(self.run), np.concatenate([self.edges, *(edges for edges, _ in chosen)], axis=1))
+        frozen = np.zeros(len(self.run), dtype=bool)
+        frozen[labels[np.concatenate([self.held, *(held for _, held in chosen)])]] = True
+        loose = ~frozen[labels]
+        runs = len(self.weights)
+        removable = np.bincount(self.run[loose], minlength=runs)
+        pairs = np.unique(self.run[loose] * len(self.run) + labels[loose])
+        units = np.bincount(pairs // max(len(self.run), 1), minlength=runs)
+        gain = self.weights * removable * (1 - 1 / np.maximum(units, 1))
+        heads = int(units[self.batches & (units > 1)].sum())
+        self.scores[taken] = (heads, round(float(gain.sum()), 6))
+        return self.scores[taken]

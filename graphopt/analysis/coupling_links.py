@@ -1,0 +1,157 @@
+"""What one operation says about the axes of its operands and results: which elements go together, and which must stay.
+
+Axes that a rule doesn't mention stay whole, so that forgetting one is safe. An operation whose channels can go in
+several ways (a Reshape that splits channels, a grouped Conv) gives one `Links` for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.coupling_groups import Freeze, Slot
+from graphopt.ir import Node, Tensor
+from graphopt.ir.operands import normalized_axes
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Element `left_at[i]` of `left` goes with element `right_at[i]` of `right`."""
+
+    left: Slot
+    left_at: Indices
+    right: Slot
+    right_at: Indices
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Elements of a slot that have to stay; `at` None for all."""
+
+    slot: Slot
+    freeze: Freeze
+    at: Indices | None = None
+
+
+class Links:
+    """One way in which the axes of a node hang together.
+
+    Attributes:
+        node: the operation.
+        wholes: pairs of slots of equal size whose elements go together one by one.
+        ties: any other pairs of elements.
+        holds: what has to stay.
+        batches: slots that number separate products (attention heads): taking whole ones is the better choice.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.wholes: list[tuple[Slot, Slot]] = []
+        self.ties: list[Tie] = []
+        self.holds: list[Hold] = []
+        self.batches: list[Slot] = []
+        self._mentioned: set[Slot] = set()
+
+    def same(self, left: Tensor, left_axis: int, right: Tensor, right_axis: int) -> None:
+        """Element i of one axis goes with element i of the other; where that can't be told, both stay whole."""
+        sizes = size_of(left, left_axis), size_of(right, right_axis)
+        if sizes[0] is not None and sizes[0] == sizes[1]:
+            pair = Slot(left, left_axis), Slot(right, right_axis)
+            self._mentioned.update(pair)
+            self.wholes.append(pair)
+            return
+        for tensor, axis, other in ((left, left_axis, right), (right, right_axis, left)):
+            self.hold(tensor, axis, f"the size of '{other.name}' isn't known where {self.node.op} goes along with it")
+
+    def tie(
+        self, left: Tensor, left_axis: int, left_at: Indices, right: Tensor, right_axis: int, right_at: Indices
+    ) -> None:
+        """Element `left_at[i]` of one axis goes with element `right_at[i]` of the other."""
+        pair = Slot(left, left_axis), Slot(right, right_axis)
+        self._mentioned.update(pair)
+        self.ties.append(Tie(pair[0], left_at.astype(np.int64), pair[1], right_at.astype(np.int64)))
+
+    def hold(self, tensor: Tensor, axis: int, reason: str, at: Indices | None = None) -> None:
+        """Elements of an axis have to stay, all of them where `at` is None."""
+        if size_of(tensor, axis) is None:
+            return
+        slot = Slot(tensor, axis)
+        self._mentioned.add(slot)
+        self.holds.append(Hold(slot, Freeze(reason, self.node), at))
+
+    def free(self, tensor: Tensor, axis: int) -> None:
+        """The operation doesn't mind which elements of the axis are there (it sums over them)."""
+        self._mentioned.add(Slot(tensor, axis))
+
+    def batch(self, tensor: Tensor, axis: int) -> None:
+        """The axis numbers separate products."""
+        if size_of(tensor, axis) is not None:
+            self.batches.append(Slot(tensor, axis))
+
+    def finished(self) -> Links:
+        """Every axis that wasn't mentioned is held."""
+        for tensor in dict.fromkeys((*(t for _, t in self.node.present_inputs()), *results(self.node))):
+            for axis in range(rank_of(tensor)):
+                if Slot(tensor, axis) not in self._mentioned and size_of(tensor, axis) != 1:
+                    self.hold(tensor, axis, f"{self.node.op} needs it whole")
+        return self
+
+
+Rule = Callable[[Node], Sequence[Links]]
+"""The ways in which the axes of a node hang together, the preferred one first; none where they can't be told."""
+
+
+def links_of(rule: Callable[[Node, Links], None]) -> Rule:
+    """A rule with one way, written as a function that fills in the links."""
+
+    def only(node: Node) -> list[Links]:
+        links = Links(node)
+        rule(node, links)
+        return [links]
+
+    return only
+
+
+def rank_of(tensor: Tensor) -> int:
+    """The rank; 0 where it isn't known."""
+    return len(tensor.shape or ())
+
+
+def size_of(tensor: Tensor, axis: int) -> int | None:
+    """The number of elements along an axis, where it is known."""
+    size = (tensor.shape or ())[axis]
+    return int(size) if isinstance(size, (int, np.integer)) else None
+
+
+def front_axis(node: Node, name: str, default: int, rank: int) -> int:
+    """An axis attribute counted from the front; `rank` itself is allowed (Flatten)."""
+    axis = int(node.attr(name, default))
+    return axis + rank if axis < 0 else axis
+
+
+def axes_or_none(axes: Sequence[int] | None, rank: int) -> list[int] | None:
+    """Axes counted from the front, None where they aren't known or don't exist."""
+    return None if axes is None else normalized_axes(list(axes), rank)
+
+
+def broadcast(links: Links, operand: Tensor, result: Tensor) -> None:
+    """The axes of an operand that is broadcast to the result."""
+    shift = rank_of(result) - rank_of(operand)
+    for axis in range(rank_of(operand)):
+        if size_of(operand, axis) != 1 and axis + shift >= 0:
+            links.same(operand, axis, result, axis + shift)
+
+
+def results(node: Node) -> list[Tensor]:
+    """Outputs that are there and whose rank is known: inference leaves some out that nobody reads."""
+    return [tensor for tensor in node.present_outputs() if tensor.shape is not None]
+
+
+def every(count: int) -> Indices:
+    """0, 1, …, count − 1."""
+    return np.arange(count, dtype=np.int64)
