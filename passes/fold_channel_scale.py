@@ -15,7 +15,9 @@ run, or one that is the same for all channels (others may blow up t/s, and chann
 A run of more than a Mul and an Add becomes these two.
 
 Declines: a tensor on the way that is read elsewhere or is a graph output, a scale that isn't positive before Relu or
-MaxPool, a shift before zero padding, a constant divided by the activation, unknown shapes, results that aren't finite.
+MaxPool, a shift before zero padding, a constant divided by the activation, unknown shapes, results that aren't finite;
+the γ and β of a normalization and the ½ of a Gelu that the target runs as one operator with them, or that some target
+does when none is given.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.analysis.channel_affine import AFFINE_OPS, ChannelAffine, affine_op, composed
+from graphopt.analysis.fused_scales import fused_patterns
 from graphopt.analysis.scale_flow import Edit, absorb_downstream, absorb_upstream
 from graphopt.ir import Graph, Node, Tensor, Variable
 from graphopt.ir.linear import linear_producer, linear_result, sole_reader
 from graphopt.ir.linear_edit import Declined
 from graphopt.passes._affine_nodes import replace_with_affine
 from graphopt.pipeline import Context, Pass
+from graphopt.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,9 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
     for node in graph.live_nodes():
         if node in taken or not node.is_op(*AFFINE_OPS) or _is_bias(graph, node):
             continue
+        if fused := _fused(graph, node, ctx):
+            ctx.remarks.declined(node, f"{fused} with it, which would be many without")
+            continue
         found = affine_op(node)
         if isinstance(found, Declined):
             ctx.remarks.declined(node, found.reason)
@@ -98,15 +105,17 @@ def _runs(graph: Graph, ctx: Context) -> Iterator[_Run]:
             continue
         index, affine = found
         run = _Run((node,), node.inputs[index], (affine,), affine)
-        while (longer := _extended(graph, run)) is not None:
+        while (longer := _extended(graph, run, ctx)) is not None:
             run = longer
         taken.update(run.nodes)
         yield run
 
 
-def _extended(graph: Graph, run: _Run) -> _Run | None:
+def _extended(graph: Graph, run: _Run, ctx: Context) -> _Run | None:
     """The run with the operation that continues it."""
     node = sole_reader(graph, run.y)
+    if node is not None and _fused(graph, node, ctx):
+        return None
     found = None if node is None or node.scope is not run.nodes[0].scope else affine_op(node)
     if node is None or found is None or isinstance(found, Declined):
         return None
@@ -114,6 +123,14 @@ def _extended(graph: Graph, run: _Run) -> _Run | None:
     if both is None or not both.is_finite:
         return None
     return _Run((*run.nodes, node), run.x, (*run.steps, found[1]), both)
+
+
+def _fused(graph: Graph, node: Node, ctx: Context) -> str | None:
+    """What engine runs which pattern as one operator together with `node`, or None."""
+    patterns = fused_patterns(graph, node)
+    targets = TARGETS.values() if ctx.target is None else (ctx.target,)
+    found = [(t.title, p) for t in targets for p in sorted(patterns & t.fused_patterns)]
+    return f"{found[0][0]} runs a {found[0][1]} as one operator" if found else None
 
 
 def _is_bias(graph: Graph, node: Node) -> bool:

@@ -18,8 +18,10 @@ from collections.abc import Callable, Set
 
 import numpy as np
 
+from graphopt.analysis.channel_affine import affine_op
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.linear import linear_producer, linear_view, reads_shape_only
+from graphopt.ir.linear_edit import Declined
 from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, LINEAR, RESHAPES
 from graphopt.targets import Role, Target
 
@@ -101,6 +103,7 @@ def _gates_itself(graph: Graph, node: Node, floats: Set[Tensor]) -> bool:
         return False
     for value, gate in (node.inputs, node.inputs[::-1]):
         current: Tensor | None = gate
+        value = _unscaled(graph, value)
         while gate in floats and current is not None and current is not value:
             maker = graph.producer(current)
             if maker is None or not maker.is_op(*_ELEMENTWISE):
@@ -111,6 +114,13 @@ def _gates_itself(graph: Graph, node: Node, floats: Set[Tensor]) -> bool:
         if gate in floats and current is value:
             return True
     return False
+
+
+def _unscaled(graph: Graph, value: Tensor) -> Tensor:
+    """What `value` is a constant times: Gelu is (½·x)·(1 + Erf(x/√2)) in some exports."""
+    maker = graph.producer(value)
+    found = affine_op(maker) if maker is not None and maker.is_op("Div", "Mul") else None
+    return value if maker is None or found is None or isinstance(found, Declined) else maker.inputs[found[0]]
 
 
 def _leading_to(graph: Graph, is_end: Callable[[Node, int], bool]) -> set[Node]:

@@ -30,6 +30,9 @@ none where there is no such one ("skip"); or then all ("all but one").
 
 Bias = Literal["float", "int32"]
 
+FusedPattern = Literal["layer-norm", "rms-norm", "erf-gelu", "erf-gelu-div", "tanh-gelu"]
+"""What exporters write in several operators, ending in or beginning with a constant scale (`analysis.fused_scales`)."""
+
 
 @dataclass(frozen=True)
 class OpRule:
@@ -77,6 +80,7 @@ class Target:
         quantize_everywhere: the engine wants whole integer regions: wherever an input is quantized already and a
             rule exists, quantize the operator; else only what ends in a linear operator is.
         fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
+        fused_patterns: what the engine runs as one operator, or in the kernel before, only with its constant scale.
         float_reasons: operator → why it stays float, for remarks.
         breaches: rule of `graphopt lint` → what the engine does with a model that breaks it.
         own_format: suffix of the engine's own files, which graphopt writes besides .onnx; empty: it writes none.
@@ -92,6 +96,7 @@ class Target:
     rules: Mapping[str, OpRule]
     quantize_everywhere: bool = False
     fuse_matmul_add: bool = True
+    fused_patterns: frozenset[FusedPattern] = frozenset()
     shared_result_bias: float | None = None
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
