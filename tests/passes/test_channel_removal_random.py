@@ -1,0 +1,55 @@
+"""Whatever coupling lets go from random networks: the pruned model equals the masked one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphopt.analysis.coupling import couple
+from graphopt.ir import from_proto, infer
+from tests.support.masking import assert_same_as_masked, random_keep, remove
+from tests.support.random_networks import BLOCKS, OPSETS, Network, Value, head, layer, networks
+from tests.support.rewrite import random_feeds, run
+
+
+def check(model: onnx.ModelProto, seed: int) -> bool:
+    """Remove a random choice of what can be removed; whether that changes what the model computes."""
+    graph = from_proto(model)
+    infer(graph)
+    coupling = couple(graph)
+    rng = np.random.default_rng(seed)
+    removed = remove(graph, coupling, random_keep(coupling, rng, share=rng.choice([0.3, 0.6, 0.9])))
+    onnx.checker.check_model(removed.pruned, full_check=True)
+    feeds = random_feeds(model, seed, dynamic=3)
+    assert_same_as_masked(removed, feeds)
+    pairs = zip(run(removed.whole, feeds), run(removed.pruned, feeds), strict=True)
+    return any(not np.allclose(whole, pruned, rtol=1e-3, atol=1e-3) for whole, pruned in pairs)
+
+
+def test_random_networks() -> None:
+    changed: list[bool] = []
+
+    @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(networks(), st.integers(0, 2**16))
+    def holds(model: onnx.ModelProto, seed: int) -> None:
+        changed.append(check(model, seed))
+
+    holds()
+    # Otherwise nothing was removed, and nothing held.
+    assert len(changed) >= 200
+    assert sum(changed) > 0.9 * len(changed)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
+def test_each_block_alone(block) -> None:
+    # Every block with half of the opsets each, so that a failure names it.
+    for place, opset in enumerate(OPSETS):
+        if (place + BLOCKS.index(block)) % 2:
+            continue
+        net = Network(opset, "N" if place % 4 < 2 else 2, seed=place)
+        source = Value("x", 3, 8, 6)
+        head(net, block(net, layer(net, source, 8)))
+        check(net.model(source), seed=place)
