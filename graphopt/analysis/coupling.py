@@ -64,7 +64,7 @@ def _apart(found: list[Links]) -> list[Links]:
         links = Links(node)
         links.wholes = [p for p in way.wholes if p not in wholes]
         links.holds = [h for h in way.holds if h.at is not None or h not in holds]
-        links.ties = way.ties
+        links.ties, links.balances = way.ties, way.balances
         rest.append(links)
     return [common, *rest]
 
@@ -101,6 +101,7 @@ def _slots(graph: Graph, links: list[Links], ends: list[Hold]) -> Iterator[Slot]
         mentioned.update(slot for tie in one.ties for slot in (tie.left, tie.right))
         mentioned.update(hold.slot for hold in one.holds)
         mentioned.update(one.batches)
+        mentioned.update(slot for slot, _ in one.balances)
     tensors = dict.fromkeys((*graph.inputs, *(t for n in graph.nodes for t in (*n.inputs, *n.outputs)), *graph.outputs))
     tensors.update(dict.fromkeys(graph.constants))
     for tensor in tensors:

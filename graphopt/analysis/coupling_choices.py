@@ -6,7 +6,7 @@ A graph falls into clusters, the parts that hang together whatever way is taken.
     2. Σ over axes of their stored numbers that can be removed · (1 − 1/units): what can go when one unit has to stay.
 
 The search is bounded and gives the same result each time: the preferred ways, then all nodes of one operator another
-way, then all nodes around one axis the way that goes along that axis, then one by one, each while it helps.
+way, then all nodes around one axis the way that goes along that axis, then one by one where they are few, each while it helps.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.coupling_elements import Elements, Ways, components
+from graphopt.analysis.coupling_balance import balanced_components, components
+from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_links import Indices
 from graphopt.ir import Node
 
-_MOST_TRIALS = 400  # a trial takes about a millisecond
+_MOST_TRIALS = 400  # a trial takes one to four milliseconds
+_FEW = 32  # choices of a cluster that are tried one by one
 Taken = tuple[int, ...]
 
 
@@ -66,6 +68,15 @@ def _clusters(elements: Elements, fixed: Ways, choices: Sequence[Choice]) -> Ite
         yield positions, np.flatnonzero(labels == label)
 
 
+@dataclass(frozen=True)
+class _Local:
+    """What one way says, in a cluster's own numbers: as in `Ways`."""
+
+    edges: Indices
+    held: Indices
+    balances: list[Indices]
+
+
 class _Cluster:
     """One part of the graph, with its elements numbered from 0."""
 
@@ -83,7 +94,10 @@ class _Cluster:
         held = local[fixed.held]
         self.held = held[held >= 0]
         self.choices = choices
-        self.ways = [[(local[way.edges], local[way.held]) for way in choice.ways] for choice in choices]
+        self.ways = [
+            [_Local(local[way.edges], local[way.held], [local[rows] for rows in way.balances]) for way in choice.ways]
+            for choice in choices
+        ]
         self.scores: dict[Taken, tuple[int, float]] = {}
 
     def best(self) -> Taken:
@@ -110,11 +124,11 @@ class _Cluster:
                 yield {i: way for i in same if way in every_way[i]}
         along: dict[int, dict[int, int]] = {}
         for i, ways in enumerate(self.ways):
-            for way, (edges, _) in enumerate(ways):
-                for run in np.unique(self.run[edges]).tolist():
+            for way, said in enumerate(ways):
+                for run in np.unique(self.run[said.edges]).tolist():
                     along.setdefault(run, {}).setdefault(i, way)
         yield from (move for move in along.values() if len(move) > 1)
-        for i, ways in enumerate(every_way):
+        for i, ways in enumerate(every_way if len(every_way) <= _FEW else ()):
             yield from ({i: way} for way in ways)
 
     def score(self, taken: Taken) -> tuple[int, float]:
@@ -123,9 +137,10 @@ class _Cluster:
         if known is not None:
             return known
         chosen = [self.ways[i][way] for i, way in enumerate(taken)]
-        labels = components(len(self.run), np.concatenate([self.edges, *(edges for edges, _ in chosen)], axis=1))
+        edges = np.concatenate([self.edges, *(way.edges for way in chosen)], axis=1)
+        labels = balanced_components(len(self.run), edges, [rows for way in chosen for rows in way.balances])
         frozen = np.zeros(len(self.run), dtype=bool)
-        frozen[labels[np.concatenate([self.held, *(held for _, held in chosen)])]] = True
+        frozen[labels[np.concatenate([self.held, *(way.held for way in chosen)])]] = True
         loose = ~frozen[labels]
         runs = len(self.weights)
         removable = np.bincount(self.run[loose], minlength=runs)

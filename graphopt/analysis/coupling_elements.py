@@ -26,6 +26,7 @@ class Ways:
         reasons: for each of `held`, the position of its Freeze in `Elements.freezes`.
         runs: the runs that are mentioned.
         batches: the runs that number separate products.
+        balances: elements [groups, channels of a group] of axes whose groups must stay equally large.
     """
 
     edges: Indices
@@ -33,6 +34,7 @@ class Ways:
     reasons: Indices
     runs: tuple[int, ...]
     batches: tuple[int, ...]
+    balances: tuple[Indices, ...]
 
 
 class Elements:
@@ -106,7 +108,16 @@ class Elements:
                 runs.update(dict.fromkeys((left_run, right_run)))
                 edges.append(np.stack([self.starts[left_run] + tie.left_at, self.starts[right_run] + tie.right_at]))
         batches = tuple(dict.fromkeys(self.run[slot] for one in links for slot in one.batches if slot in self.run))
-        return Ways(np.concatenate(edges, axis=1), np.concatenate(held), np.concatenate(reasons), tuple(runs), batches)
+        balances = [(self.run[slot], groups) for one in links for slot, groups in one.balances]
+        runs.update(dict.fromkeys(run for run, _ in balances))
+        return Ways(
+            np.concatenate(edges, axis=1),
+            np.concatenate(held),
+            np.concatenate(reasons),
+            tuple(runs),
+            batches,
+            tuple((self.starts[run] + every(self.size(run))).reshape(groups, -1) for run, groups in balances),
+        )
 
 
 def _root(parents: list[int], item: int) -> int:
@@ -114,15 +125,3 @@ def _root(parents: list[int], item: int) -> int:
         parents[item] = parents[parents[item]]
         item = parents[item]
     return item
-
-
-def components(count: int, edges: Indices) -> Indices:
-    """The component of each of `count` elements, numbered by their first elements."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    there = np.ones(edges.shape[1], dtype=np.int8)
-    _, labels = connected_components(coo_array((there, (edges[0], edges[1])), shape=(count, count)), directed=False)
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(first))
-    return order[inverse].astype(np.int64)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.coupling_elements import Elements, Ways, components
+from graphopt.analysis.coupling_balance import balanced_components
+from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_groups import Freeze, Group, Slot, Units
 from graphopt.analysis.coupling_links import Indices
 from graphopt.ir import Constant
@@ -25,7 +26,8 @@ def grouped(elements: Elements, said: Sequence[Ways]) -> Iterator[Group]:
         elements: numbers of all elements.
         said: what holds, and the way that each choice took.
     """
-    labels = components(elements.count, np.concatenate([ways.edges for ways in said], axis=1))
+    edges = np.concatenate([ways.edges for ways in said], axis=1)
+    labels = balanced_components(elements.count, edges, [rows for ways in said for rows in ways.balances])
     reasons = np.full(len(labels), _LAST)
     for ways in said:
         np.minimum.at(reasons, labels[ways.held], ways.reasons)

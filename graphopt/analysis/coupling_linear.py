@@ -2,7 +2,7 @@
 
     Conv               x:1 – w:1                    w:0 – b:0 – y:1
     grouped            whole groups: x:1, w:0, b and y:1 of a group are one unit; `group` shrinks
-                       positions:    the k-th input channel of every group and w:1[k]; the k-th output of every group
+                       positions:    the k-th input channel of every group and w:1[k]; one output of every group
     MatMul             a:−1 – b:−2                  a:−2 – y:−2, b:−1 – y:−1; batch axes as in an elementwise operation
 
 What is summed over may go from both operands: what is left reads as if it were zero.
@@ -73,17 +73,17 @@ def _whole_groups(node: Node, groups: int, n_in: int, n_out: int) -> Links:
 
 
 def _positions(node: Node, groups: int, n_in: int, n_out: int) -> Links:
-    """A unit is one channel of each group, so that groups stay equally large; inputs and outputs go apart."""
+    """Each group loses equally many channels. Those along w:1 go at the same place in all of them."""
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
     links = _window(node, Links(node))
-    links.tie(x, 1, every(groups * n_in), x, 1, every(groups * n_in) % n_in)
-    links.tie(y, 1, every(groups * n_out), y, 1, every(groups * n_out) % n_out)
     if node.op == "ConvTranspose":
         links.same(w, 0, x, 1)
-        links.tie(w, 1, every(n_out), y, 1, every(n_out))
+        links.balance(x, 1, groups)
+        links.tie(y, 1, every(groups * n_out), w, 1, every(groups * n_out) % n_out)
     else:
         links.same(w, 0, y, 1)
-        links.tie(w, 1, every(n_in), x, 1, every(n_in))
+        links.balance(y, 1, groups)
+        links.tie(x, 1, every(groups * n_in), w, 1, every(groups * n_in) % n_in)
     _bias(node, links)
     return links
 

@@ -46,6 +46,7 @@ class Links:
         wholes: pairs of slots of equal size whose elements go together one by one.
         ties: any other pairs of elements.
         holds: what has to stay.
+        balances: (slot, groups) of axes that fall into so many groups, all of which have to lose equally many.
         batches: slots that number separate products (attention heads): taking whole ones is the better choice.
     """
 
@@ -54,6 +55,7 @@ class Links:
         self.wholes: list[tuple[Slot, Slot]] = []
         self.ties: list[Tie] = []
         self.holds: list[Hold] = []
+        self.balances: list[tuple[Slot, int]] = []
         self.batches: list[Slot] = []
         self._mentioned: set[Slot] = set()
 
@@ -83,6 +85,11 @@ class Links:
         slot = Slot(tensor, axis)
         self._mentioned.add(slot)
         self.holds.append(Hold(slot, Freeze(reason, self.node), at))
+
+    def balance(self, tensor: Tensor, axis: int, groups: int) -> None:
+        """The axis falls into groups that have to stay equally large; which elements of each one go doesn't matter."""
+        self._mentioned.add(Slot(tensor, axis))
+        self.balances.append((Slot(tensor, axis), groups))
 
     def free(self, tensor: Tensor, axis: int) -> None:
         """The operation doesn't mind which elements of the axis are there (it sums over them)."""
