@@ -26,6 +26,7 @@ CATALOGUE: dict[str, str] = {
     "fold-pad": "graphopt.passes.fold_pad:FoldPad",
     "fold-gemm-factors": "graphopt.passes.fold_gemm_factors:FoldGemmFactors",
     "split-sums": "graphopt.passes.split_sums:SplitSums",
+    "eliminate-dead-channels": "graphopt.passes.eliminate_dead_channels:EliminateDeadChannels",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
     "absorb-biases": "graphopt.passes.absorb_biases:AbsorbBiases",
     "equalize-channels": "graphopt.passes.equalize_channels:EqualizeChannels",

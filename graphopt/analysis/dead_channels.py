@@ -1,0 +1,224 @@
+"""Which units of channel groups can go without changing any output, and what their readers' biases have to take over.
+
+A unit (`coupling_groups`) goes by setting it to 0 in every activation. Nothing changes by that where, for each element
+of an activation, one of these holds, for all who read it:
+
+    it is the constant 0
+    the reader hands it on, to an element of the same unit, which is looked at itself
+    the reader is linear and its weights for it are 0, or lead to outputs that go as well
+    the reader is linear, hears it as a constant, and its bias can take up W · constant
+
+What is heard only by channels that go is dead too, so all units are taken for dead at first, and those that break a
+rule come back until none does. At least one unit of each group stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.channel_reads import channel_reads
+from graphopt.analysis.constant_channels import ConstantChannels
+from graphopt.analysis.coupling_groups import Coupling, Group, Slot, Units
+from graphopt.analysis.dead_readers import is_summed, passes_on, summed_partner
+from graphopt.ir import Graph, Node, Variable
+from graphopt.ir.linear import Linear, linear_view, reads_shape_only
+from graphopt.ir.linear_edit import shift_hindrance
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """Units that stay though they are constant, or unheard by a reader.
+
+    Attributes:
+        group: their group.
+        units: how many.
+        reason: a clause for the user that says why.
+    """
+
+    group: Group
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeadChannels:
+    """What can go.
+
+    Attributes:
+        units: by group name, the units that can go; only groups that have some.
+        shifts: what the channels that go add to linear readers as constants: [input channels].
+        survivors: what looked dead and isn't.
+    """
+
+    units: Mapping[str, Mask]
+    shifts: Mapping[Node, Floats]
+    survivors: tuple[Survivor, ...]
+
+
+def dead_channels(
+    graph: Graph, coupling: Coupling, constants: ConstantChannels, refused: Mapping[Node, str] | None = None
+) -> DeadChannels:
+    """Find the units that can go.
+
+    Args:
+        graph: nodes sorted, types and shapes filled in.
+        coupling: the groups of this graph as it stands.
+        constants: what is known of its activations.
+        refused: linear operations whose bias can't take up constants, and why.
+    """
+    search = _Search(graph, coupling, constants, refused or {})
+    while search.settle() or search.keep_one_of_each():
+        pass
+    return DeadChannels(
+        {name: dead for name, dead in search.dead.items() if dead.any()},
+        {r.linear.node: shift for r in search.readers if r.linear and (shift := search.shift(r)).any()},
+        tuple(search.survivors()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """A use of an activation where elements of it could be missed.
+
+    Attributes:
+        slot: the axis of the activation that holds units.
+        node: the operation that reads it.
+        values: what is known of each element, NaN where nothing is.
+        partner: the same of what each element is multiplied with, where that is an activation, too.
+        linear: the operation, where it sums over the slot with fixed weights.
+        reads: which outputs those weights let hear which elements (`channel_reads`).
+        hindrance: why the operation's bias can't take up a constant.
+    """
+
+    slot: Slot
+    node: Node
+    values: Floats
+    partner: Floats | None = None
+    linear: Linear | None = None
+    reads: Mask | None = None
+    hindrance: str | None = None
+
+
+class _Search:
+    def __init__(
+        self, graph: Graph, coupling: Coupling, constants: ConstantChannels, refused: Mapping[Node, str]
+    ) -> None:
+        self.groups = {group.name: group for group in coupling.removable}
+        self.dead = {name: np.ones(group.units, dtype=bool) for name, group in self.groups.items()}
+        self.reasons = {name: [""] * group.units for name, group in self.groups.items()}
+        self.places: dict[Slot, list[tuple[str, Units]]] = {}
+        for name, group in self.groups.items():
+            for slot, inside in group.members.items():
+                if isinstance(slot.tensor, Variable):
+                    self.places.setdefault(slot, []).append((name, inside))
+        # From the last reader on: what a channel leads to is decided before the channel is.
+        order = {node: index for index, node in enumerate(graph.nodes)}
+        found = [reader for slot in self.places for reader in _readers(graph, slot, constants, refused)]
+        self.readers = sorted(found, key=lambda reader: -order.get(reader.node, 0))
+        self.suspects = self._suspects(constants)
+
+    def settle(self) -> bool:
+        """Bring back units until no reader misses one; whether any came back."""
+        before, count = self._count(), -1
+        while count != self._count():
+            count = self._count()
+            for reader in self.readers:
+                for missed, reason in self._missed(reader):
+                    self._bring_back(reader.slot, missed, reason)
+        return count != before
+
+    def keep_one_of_each(self) -> bool:
+        """Bring back the first unit of groups that would go whole; whether there are any."""
+        whole = [name for name, dead in self.dead.items() if dead.all()]
+        for name in whole:
+            self.dead[name][0] = False
+            self.reasons[name][0] = "one channel has to stay"
+        return bool(whole)
+
+    def shift(self, reader: _Reader) -> Floats:
+        """The constants that a linear reader hears from what goes."""
+        moved = self._gone(reader.slot, len(reader.values)) & self._heard(reader)
+        return np.where(moved, np.nan_to_num(reader.values), 0.0)
+
+    def survivors(self) -> Iterator[Survivor]:
+        """Suspects that came back, by reason."""
+        for name, group in self.groups.items():
+            stay = self.suspects[name] & ~self.dead[name]
+            reasons = [self.reasons[name][unit] for unit in np.flatnonzero(stay)]
+            for reason in dict.fromkeys(reasons):
+                yield Survivor(group, reasons.count(reason), reason)
+
+    def _count(self) -> int:
+        return sum(int(dead.sum()) for dead in self.dead.values())
+
+    def _bring_back(self, slot: Slot, missed: Mask, reason: str) -> None:
+        for name, inside in self.places[slot]:
+            units = np.unique(inside[missed & (inside >= 0)])
+            for unit in units[self.dead[name][units]]:
+                self.dead[name][unit] = False
+                self.reasons[name][unit] = reason
+
+    def _missed(self, reader: _Reader) -> Iterator[tuple[Mask, str]]:
+        """The elements that a reader would miss, and why."""
+        unknown = np.isnan(reader.values)
+        if reader.linear is None:
+            needed = reader.values != 0
+            if reader.partner is not None:
+                needed &= reader.partner != 0
+            yield needed & unknown, f"{reader.node} reads it, and its value isn't constant"
+            yield needed & ~unknown, f"{reader.node} reads its constant, and has no bias that could take it up"
+            return
+        heard = self._heard(reader)
+        yield heard & unknown, f"{reader.node} hears it, and its value isn't constant"
+        yield np.isinf(reader.values), f"{reader.node} reads it, and its constant isn't finite"
+        if reader.hindrance is not None:
+            reason = f"the bias of {reader.node} can't take up its constant: {reader.hindrance}"
+            yield heard & ~unknown & (reader.values != 0), reason
+
+    def _heard(self, reader: _Reader) -> Mask:
+        """Input channels of a linear reader that any output channel that stays hears."""
+        if reader.linear is None or reader.reads is None:
+            return np.zeros(len(reader.values), dtype=bool)
+        output = reader.linear.output
+        slot = Slot(output, reader.linear.output_channel_axis % len(output.shape or (0,)))
+        stays = ~self._gone(slot, reader.linear.out_channels)
+        groups, outputs, _ = reader.reads.shape
+        return (reader.reads & stays.reshape(groups, outputs, 1)).any(axis=1).reshape(-1)
+
+    def _gone(self, slot: Slot, size: int) -> Mask:
+        gone = np.zeros(size, dtype=bool)
+        for name, inside in self.places.get(slot, ()):
+            gone[inside >= 0] |= self.dead[name][inside[inside >= 0]]
+        return gone
+
+    def _suspects(self, constants: ConstantChannels) -> dict[str, Mask]:
+        """Units that are constant somewhere, or that the weights of a reader don't hear."""
+        found = {name: np.zeros(group.units, dtype=bool) for name, group in self.groups.items()}
+        seen = [(slot, ~np.isnan(constants.along(slot))) for slot in self.places if slot.tensor in constants.values]
+        deaf = [(r.slot, ~r.reads.any(axis=1).reshape(-1)) for r in self.readers if r.reads is not None]
+        for slot, suspicious in (*seen, *deaf):
+            for name, inside in self.places[slot]:
+                found[name][inside[suspicious & (inside >= 0)]] = True
+        return found
+
+
+def _readers(graph: Graph, slot: Slot, constants: ConstantChannels, refused: Mapping[Node, str]) -> Iterator[_Reader]:
+    """Every use of an activation where something could be missed."""
+    values, rank = constants.along(slot), len(slot.tensor.shape or ())
+    for node, index in graph.uses(slot.tensor):
+        if reads_shape_only(node):
+            continue
+        linear = linear_view(graph, node) if node.scope is graph else None
+        if linear is not None and index == linear.data_index and slot.axis == linear.data_channel_axis % rank:
+            hindrance = refused.get(node) or shift_hindrance(linear)
+            yield _Reader(slot, node, values, None, linear, channel_reads(linear), hindrance)
+        elif node.scope is not graph or not passes_on(node) or is_summed(node, index, slot.axis):
+            other = summed_partner(node, index)
+            yield _Reader(slot, node, values, None if other is None else constants.along(other))

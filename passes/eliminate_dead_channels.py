@@ -1,0 +1,160 @@
+"""Take out channels that can't change any output: those that are constant, and those that nothing hears.
+
+    Conv(w, b) → Relu → Conv(v, c)          w[3] = 0:  channel 3 is Relu(b[3]), so c takes up v[:, 3] · Relu(b[3])
+                                            v[:, 5] = 0:  nothing hears channel 5
+                                            →      w, b, v without channels 3 and 5
+
+Zero weights come from pruning by masks and from a BatchNormalization whose gamma is 0. Only exact zeros count. What is
+taken out is whole units of channels that hang together (`analysis/coupling.py`), so a residual stream loses a channel
+only where all its branches leave it alone. Exact for finite activations, up to the rounding of sums: 0 · ∞ isn't 0.
+
+Declines: a constant that isn't 0 in front of a Conv that pads with zeros, where borders differ, or of an operation
+without a bias; groups that can't be cut (graph outputs, axes that are normalized over, …); the last channel of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphopt.analysis.constant_channels import ConstantChannels, constant_channels
+from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling_groups import Coupling, Group, Kept, Slot
+from graphopt.analysis.dead_channels import DeadChannels, dead_channels
+from graphopt.analysis.unheard_channels import has_unheard_channels
+from graphopt.errors import InternalError
+from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fill_types
+from graphopt.ir.linear import linear_view
+from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input
+from graphopt.passes._channel_removal import remove_channels
+from graphopt.pipeline import Context, Pass
+
+_NAMED_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class EliminateDeadChannels(Pass):
+    """Remove constant and unheard channels; constants move into the biases of the layers that read them."""
+
+    name: ClassVar[str] = "eliminate-dead-channels"
+    summary: ClassVar[str] = "remove channels that are constant or that nothing reads, biases taking up the constants"
+    lossless: ClassVar[bool] = True
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Ask cheaply first: how channels hang together is only found out where one is constant or unheard."""
+        constants = constant_channels(graph)
+        if not constants.values and not has_unheard_channels(graph):
+            return
+        coupling = couple(graph)
+        found, edits = _foldable(graph, coupling, constants)
+        for survivor in found.survivors:
+            count = _counted(survivor.units, "channel")
+            message = (
+                f"{count} of '{_origin(survivor.group).name}' constant or unheard, but not removed: {survivor.reason}"
+            )
+            ctx.remarks.declined(graph.producer(_origin(survivor.group)), message)
+        _decline_frozen(graph, coupling, constants, ctx)
+        if not found.units:
+            return
+        _remark(graph, coupling, found, ctx)
+        for edit in edits:
+            edit.apply(graph)
+        keep = {name: ~dead for name, dead in found.units.items()}
+        if edits:
+            graph.sort()
+            fill_types(graph)
+            after = couple(graph)
+            keep = _carried_over(coupling, after, keep)
+            coupling = after
+        remove_channels(graph, coupling, keep)
+
+
+def _foldable(graph: Graph, coupling: Coupling, constants: ConstantChannels) -> tuple[DeadChannels, list[LinearEdit]]:
+    """The units that can go, and the biases that take up their constants; a bias that can't keeps its units."""
+    refused: dict[Node, str] = {}
+    while True:
+        found = dead_channels(graph, coupling, constants, refused)
+        edits: list[LinearEdit] = []
+        declined = dict(refused)
+        for node, shift in found.shifts.items():
+            linear = linear_view(graph, node)
+            edit = Declined("it isn't linear") if linear is None else affine_input(graph, linear, shift=shift)
+            if isinstance(edit, Declined):
+                declined[node] = edit.reason
+            else:
+                edits.append(edit)
+        if len(declined) == len(refused):
+            return found, edits
+        refused = declined
+
+
+def _carried_over(before: Coupling, after: Coupling, keep: dict[str, Kept]) -> dict[str, Kept]:
+    """`keep` for the graph whose biases took up constants: groups with the same activations, and maybe new biases."""
+    places: dict[Slot, list[Group]] = {}
+    for group in after.removable:
+        for slot in group.members:
+            places.setdefault(slot, []).append(group)
+    found = {group.name: np.ones(group.units, dtype=bool) for group in after.removable}
+    for slot, stays in before.kept(keep).items():
+        if not isinstance(slot.tensor, Variable):
+            continue
+        gone = 0
+        for group in places.get(slot, ()):
+            inside = group.members[slot]
+            units = np.unique(inside[~stays & (inside >= 0)])
+            found[group.name][units] = False
+            gone += int(np.isin(inside, units).sum())
+        if gone != int((~stays).sum()):
+            raise InternalError(f"other channels of {slot} hang together once constants are in the biases")
+    return found
+
+
+def _remark(graph: Graph, coupling: Coupling, found: DeadChannels, ctx: Context) -> None:
+    """For each group what went, through which layers, and where constants went."""
+    for group in coupling.removable:
+        dead = found.units.get(group.name)
+        if dead is None:
+            continue
+        layers = _layers(graph, group)
+        takers = [node for node in layers if node in found.shifts]
+        into = f"; their constants are in the bias of {', '.join(map(str, takers))}" if takers else ""
+        through = [str(node) for node in layers[:_NAMED_LAYERS]]
+        if len(layers) > _NAMED_LAYERS:
+            through.append(f"{len(layers) - _NAMED_LAYERS} more")
+        message = f"{int(dead.sum())} of {_counted(group.units, 'channel')} removed from {', '.join(through)}{into}"
+        ctx.remarks.applied(graph.producer(_origin(group)), message)
+
+
+def _decline_frozen(graph: Graph, coupling: Coupling, constants: ConstantChannels, ctx: Context) -> None:
+    for group in coupling.groups:
+        if group.frozen is None or group.units < 2:
+            continue
+        stuck = np.zeros(group.units, dtype=bool)
+        for slot, inside in group.members.items():
+            if slot.tensor in constants.values:
+                known = ~np.isnan(constants.along(slot))
+                stuck[inside[known & (inside >= 0)]] = True
+        if stuck.any():
+            count = _counted(int(stuck.sum()), "channel")
+            message = f"{count} of '{_origin(group).name}' constant, but not removed: {group.frozen.reason}"
+            ctx.remarks.declined(graph.producer(_origin(group)), message)
+
+
+def _origin(group: Group) -> Tensor:
+    """The first activation that the group runs through."""
+    tensors = [slot.tensor for slot in group.members]
+    return next((t for t in tensors if isinstance(t, Variable)), tensors[0])
+
+
+def _layers(graph: Graph, group: Group) -> Sequence[Node]:
+    """The operations that lose parameters, in graph order."""
+    constants = [slot.tensor for slot in group.members if isinstance(slot.tensor, Constant)]
+    readers = {node for tensor in constants for node in graph.consumers(tensor)}
+    return [node for node in graph.nodes if node in readers]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
