@@ -2,10 +2,11 @@
 
     64 channels, align 8:   8, 16, 24, 32, 40, 48, 56, 64
     16 channels, align 8:   4, 8, 12, 16             only two multiples of 8: finer steps
-    768 channels, align 8:  twelve of the 96 multiples of 8, evenly spread
+    768 channels, align 8:  64, 128, …, 768          more than twelve multiples of 8: coarser steps, and rounder numbers
 
 The rule: the channels that stay are a multiple of `align`; where a group has fewer than four such sizes `align` is
-halved until it has four, or is 1. Keeping everything is always possible, aligned or not. Where a group is only a part
+halved until it has four, or is 1, and where it has more than twelve `align` is doubled until it hasn't. Keeping
+everything is always possible, aligned or not. Where a group is only a part
 of a channel axis (Concat), its own part is aligned.
 """
 
@@ -15,8 +16,6 @@ from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from math import gcd
 from typing import TypeAlias
-
-import numpy as np
 
 from graphopt.analysis.coupling_groups import Coupling, Group, Slot
 from graphopt.analysis.macs import linear_kind
@@ -52,13 +51,10 @@ def kept_counts(
         if is_excluded(group, exclude):
             continue
         each = channels_each(group)
-        sizes: list[int] = [
-            k for k in _aligned(group.units, each, align) if k * each >= min_channels or k == group.units
-        ]
-        if len(sizes) > most:
-            sizes = [sizes[round(i)] for i in np.linspace(0, len(sizes) - 1, most)]
+        aligned = _aligned(group.units, each, align, most)
+        sizes = tuple(k for k in aligned if k * each >= min_channels or k == group.units)
         if len(sizes) > 1:
-            found[group.name] = tuple(sizes)
+            found[group.name] = sizes
     return found
 
 
@@ -84,14 +80,21 @@ def is_excluded(group: Group, exclude: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in exclude)
 
 
-def _aligned(units: int, each: int, align: int) -> list[int]:
-    """Counts of units whose channels are a multiple of `align`, or of what it is halved to; ascending, then all."""
-    while True:
-        step: int = align // gcd(align, each)
-        sizes = sorted({*range(step, units + 1, step), units})
-        if len(sizes) >= _FEWEST or align == 1:
-            return sizes
+def _aligned(units: int, each: int, align: int, most: int) -> list[int]:
+    """Counts of units whose channels are a multiple of `align`, or what becomes of it; ascending, then all."""
+    sizes = _multiples(units, each, align)
+    while len(sizes) < _FEWEST and align > 1:
         align //= 2
+        sizes = _multiples(units, each, align)
+    while len(sizes) > most:
+        align *= 2
+        sizes = _multiples(units, each, align)
+    return sizes
+
+
+def _multiples(units: int, each: int, align: int) -> list[int]:
+    step: int = align // gcd(align, each)
+    return sorted({*range(step, units + 1, step), units})
 
 
 def _producer(slot: Slot) -> Node | None:

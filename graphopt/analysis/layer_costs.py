@@ -15,7 +15,7 @@ from functools import cached_property
 
 from graphopt.analysis.count_polynomial import CountPolynomial
 from graphopt.analysis.coupling_groups import Coupling, Slot
-from graphopt.analysis.macs import linear_kind, mac_axes, node_macs
+from graphopt.analysis.macs import linear_kind, mac_axes, node_macs, sizes_of_sample
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.external import stored_bytes
@@ -57,6 +57,16 @@ class AxisSizes:
         terms: dict[tuple[str, ...], float] = {(name,): taken for name, taken, _ in through}
         left = size - sum(taken * units for _, taken, units in through)
         return CountPolynomial({**({(): left} if left else {}), **terms})
+
+    def shape(
+        self, tensor: Tensor, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> tuple[CountPolynomial, ...] | None:
+        """The size of every axis for one sample (`sizes_of_sample`); None when one isn't known."""
+        sizes = sizes_of_sample(tensor, shapes)
+        if sizes is None:
+            return None
+        known = [size for size in sizes if size is not None]
+        return tuple(self.of(tensor, *axis) for axis in enumerate(known)) if len(known) == len(sizes) else None
 
 
 class LayerCosts:

@@ -55,7 +55,7 @@ def mac_axes(
             spans = [(output, slice(0, None)), (data, slice(-1, None))]
     found: list[tuple[Tensor, int, int | None]] = []
     for tensor, span in spans:
-        sizes = _sizes(tensor, shapes)
+        sizes = sizes_of_sample(tensor, shapes)
         if sizes is None:
             return None
         found += [(tensor, axis, sizes[axis]) for axis in range(len(sizes))[span]]
@@ -79,8 +79,11 @@ def layer_macs(graph: Graph, shapes: Mapping[str, Sequence[int]] | None = None) 
     return {n.name: node_macs(n, shapes) for scope in graph.walk() for n in scope.nodes if linear_kind(n)}
 
 
-def _sizes(tensor: Tensor, shapes: Mapping[str, Sequence[int]] | None) -> list[int | None] | None:
-    """The size of each axis, 1 for an unknown first one; None when the rank isn't known."""
+def sizes_of_sample(tensor: Tensor, shapes: Mapping[str, Sequence[int]] | None = None) -> list[int | None] | None:
+    """The size of each axis; 1 for an unknown first one (the batch), None for another. None when the rank isn't known.
+
+    `shapes`: those of tensors for one sample, where the graph leaves them open.
+    """
     shape = (shapes or {}).get(tensor.name) or tensor.shape
     if shape is None:
         return None

@@ -1,0 +1,218 @@
+"""The times of one layer at the sizes of its groups: what to measure, and what lies between what was measured.
+
+one group       a line of measured sizes, straight in between
+two groups      a grid, likewise
+more (Concat)   a + b·MACs + c·values read + d·values written, none negative, fitted in relative error
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from graphopt.analysis.cost_tables import TableBuilder
+from graphopt.analysis.count_polynomial import CountPolynomial
+from graphopt.analysis.kept_counts import KeptCounts
+from graphopt.backends.engines import Engine
+from graphopt.backends.single_layer import LayerInput, Signature, SingleLayer
+from graphopt.errors import CalibrationError, UnsupportedError
+
+# What the rounds measure: so many sizes of each group in all combinations; None: every size, the other group whole.
+_GRIDS = (2, None, 3, 5)
+ROUNDS = len(_GRIDS)
+_WARM_UP = 2
+_FEWEST_CALLS, _MOST_CALLS, _ENOUGH_SECONDS = 4, 50, 0.02
+
+
+@dataclass
+class Stopwatch:
+    """Times layers in an engine, each signature once.
+
+    A time is the least of several calls, since whatever else the machine does only adds.
+
+    Attributes:
+        engine: what runs them.
+        threads: that it is given; None leaves it to the engine.
+        end: when to stop, on the clock of `time.perf_counter`.
+        known: signature and copies → seconds of one layer; None where the engine can't run it.
+        complaint: why the last one that couldn't be run couldn't.
+    """
+
+    engine: Engine
+    threads: int | None
+    end: float
+    known: dict[Signature, float | None] = field(default_factory=dict[Signature, float | None])
+    complaint: str = "there is none whose sizes are known"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time to measure is spent."""
+        return time.perf_counter() > self.end
+
+    def seconds(self, layer: SingleLayer, counts: Mapping[str, int], copies: int) -> float | None:
+        """Seconds of a call, or None where the engine can't run the layer."""
+        signature = (layer.signature(counts), copies)
+        if signature not in self.known:
+            try:
+                self.known[signature] = self._time(*layer.model(counts, copies)) / copies
+            except (UnsupportedError, CalibrationError) as error:
+                self.known[signature], self.complaint = None, str(error)
+        return self.known[signature]
+
+    def _time(self, model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> float:
+        if self.engine.run is None:
+            raise UnsupportedError(f"{self.engine.title} doesn't run on this machine")
+        run = self.engine.run(model, itertools.repeat(feed), self.threads)
+        for _ in range(_WARM_UP):
+            next(run)
+        least, spent, calls = np.inf, 0.0, 0
+        while calls < _FEWEST_CALLS or (calls < _MOST_CALLS and spent < _ENOUGH_SECONDS):
+            began = time.perf_counter()
+            next(run)
+            taken = time.perf_counter() - began
+            least, spent, calls = min(least, taken), spent + taken, calls + 1
+        return least
+
+
+class LayerTimes:
+    """A layer and the times that it takes at some sizes of its groups."""
+
+    def __init__(
+        self,
+        name: str,
+        single: SingleLayer | None,
+        macs: CountPolynomial,
+        counts: KeptCounts,
+        units: Mapping[str, int],
+    ) -> None:
+        self.name, self.macs = name, macs
+        self._single, self._units = single, units
+        self._groups = [group for group in _groups_of(single) if group in counts]
+        self._counts = {group: counts[group] for group in self._groups}
+        # Numbers of the sizes of the groups → seconds.
+        self.times: dict[tuple[int, ...], float] = {}
+        # Numbers of the sizes that make the largest grid that was measured.
+        self._pairs: list[list[int]] = []
+        self.whole = tuple(len(sizes) - 1 for sizes in self._counts.values())
+
+    def measure(self, stopwatch: Stopwatch, round_: int) -> None:
+        """Time what a round (0 to `ROUNDS` − 1) adds to those before it; nothing more for a layer that can't be run."""
+        if self._single is None or (round_ > 0 and not self.times):
+            return
+        grid = _GRIDS[round_]
+        points = self._lines() if grid is None and len(self._groups) <= 2 else self._grid(grid or 3)
+        copies = self._single.copies(self.macs.at(self._units))
+        found: dict[tuple[int, ...], float] = {}
+        for point in points:
+            kept = {group: self._counts[group][i] for group, i in zip(self._groups, point, strict=True)}
+            taken = stopwatch.seconds(self._single, {**self._units, **kept}, copies)
+            if taken is None:
+                self.times = {}
+                return
+            found[point] = taken
+        self.times |= found
+        self._pairs = self._pairs if grid is None else self._spreads(grid)
+
+    def add_to(self, builder: TableBuilder, rate: float) -> None:
+        """Its seconds, at all sizes; `rate`: seconds a multiply-accumulate where nothing is measured."""
+        if not self.times or self._single is None:
+            builder.add(self.macs.scaled(rate))
+            return
+        match self._groups:
+            case []:
+                builder.add(CountPolynomial.constant(self.times[()]))
+            case [group]:
+                builder.add_single(group, self._line(0))
+            case [first, second]:
+                builder.add_pair(first, second, self._plane())
+            case _:
+                builder.add(self._fit(self._single))
+
+    def _lines(self) -> list[tuple[int, ...]]:
+        """Every size of each group, the other one whole."""
+        return [
+            (*self.whole[:position], number, *self.whole[position + 1 :])
+            for position, most in enumerate(self.whole)
+            for number in range(most + 1)
+        ]
+
+    def _grid(self, sizes: int) -> list[tuple[int, ...]]:
+        """So many sizes of each group: all combinations for two groups; for more, data and weights each in step."""
+        if len(self._groups) <= 2:
+            return list(itertools.product(*self._spreads(sizes)))
+        read = {g for stored, _, axes in _inputs(self._single) if not stored for axis in axes for g in axis.groups}
+        steps = itertools.product(np.linspace(0, 1, sizes), repeat=2)
+        return [
+            tuple(round((a if g in read else b) * (len(kept) - 1)) for g, kept in self._counts.items())
+            for a, b in steps
+        ]
+
+    def _spreads(self, sizes: int) -> list[list[int]]:
+        return [_spread(kept, sizes) for kept in self._counts.values()]
+
+    def _line(self, position: int) -> NDArray[np.float64]:
+        """Seconds at every size of the group at this position, the other one whole."""
+        sizes = list(self._counts.values())[position]
+        at = {p[position]: t for p, t in self.times.items() if _others(p, position) == _others(self.whole, position)}
+        numbers = sorted(at)
+        return np.interp(sizes, [sizes[i] for i in numbers], [at[i] for i in numbers])
+
+    def _plane(self) -> NDArray[np.float64]:
+        """Seconds at every pair of sizes."""
+        apart = np.outer(self._line(0), self._line(1)) / self.times[self.whole]
+        rows, columns = self._pairs
+        ratio = np.array([[self.times[row, column] / apart[row, column] for column in columns] for row in rows])
+        first, second = self._counts.values()
+        return apart * (_between(first, rows) @ ratio @ _between(second, columns).T)
+
+    def _fit(self, single: SingleLayer) -> CountPolynomial:
+        from scipy.optimize import nnls  # slow to import
+
+        features = (CountPolynomial.constant(1), self.macs, *single.features())
+        kept = [
+            {**self._units, **{g: self._counts[g][i] for g, i in zip(self._groups, point, strict=True)}}
+            for point in self.times
+        ]
+        values = np.array([[feature.at(counts) for feature in features] for counts in kept])
+        scales = values.max(axis=0)
+        times = np.array(list(self.times.values()))
+        found, _ = nnls(values / scales / times[:, None], np.ones(len(times)))
+        return CountPolynomial.sum(f.scaled(float(c / s)) for f, c, s in zip(features, found, scales, strict=True))
+
+
+def _inputs(single: SingleLayer | None) -> Sequence[LayerInput]:
+    return () if single is None else single.inputs
+
+
+def _groups_of(single: SingleLayer | None) -> list[str]:
+    """Names of all groups that a layer's sizes depend on, sorted."""
+    return sorted({group for _, _, axes in _inputs(single) for axis in axes for group in axis.groups})
+
+
+def _others(point: tuple[int, ...], position: int) -> tuple[int, ...]:
+    return point[:position] + point[position + 1 :]
+
+
+def _spread(sizes: Sequence[int], most: int) -> list[int]:
+    """Numbers of at most so many of the sizes, both ends among them; of neighbours the one with more factors of 2."""
+    last = len(sizes) - 1
+    found = {0, last}
+    for target in np.linspace(0, last, most)[1:-1]:
+        near = [i for i in range(last + 1) if abs(i - target) < 0.8]
+        found.add(max(near, key=lambda i: (sizes[i] & -sizes[i], -abs(i - target))))
+    return sorted(found)
+
+
+def _between(sizes: Sequence[int], numbers: Sequence[int]) -> NDArray[np.float64]:
+    """[sizes, those of them at `numbers`]: the weights of linear interpolation."""
+    weights = np.zeros((len(sizes), len(numbers)))
+    for column, unit in enumerate(np.eye(len(numbers))):
+        weights[:, column] = np.interp(sizes, [sizes[i] for i in numbers], unit)
+    return weights
