@@ -201,7 +201,8 @@ class _Search:
     def _suspects(self, constants: ConstantChannels) -> dict[str, Mask]:
         """Units that are constant somewhere, or that the weights of a reader don't hear."""
         found = {name: np.zeros(group.units, dtype=bool) for name, group in self.groups.items()}
-        seen = [(slot, ~np.isnan(constants.along(slot))) for slot in self.places if slot.tensor in constants.values]
+        made = [slot for slot in self.places if slot.tensor in constants.values and not _is_padded(slot)]
+        seen = [(slot, ~np.isnan(constants.along(slot))) for slot in made]
         deaf = [(r.slot, ~r.reads.any(axis=1).reshape(-1)) for r in self.readers if r.reads is not None]
         for slot, suspicious in (*seen, *deaf):
             for name, inside in self.places[slot]:
@@ -222,3 +223,8 @@ def _readers(graph: Graph, slot: Slot, constants: ConstantChannels, refused: Map
         elif node.scope is not graph or not passes_on(node) or is_summed(node, index, slot.axis):
             other = summed_partner(node, index)
             yield _Reader(slot, node, values, None if other is None else constants.along(other))
+
+
+def _is_padded(slot: Slot) -> bool:
+    """Whether a Pad made it: shortcuts of residual networks get channels of zeros on purpose."""
+    return any(node.is_op("Pad") for node in slot.tensor.inputs)

@@ -37,14 +37,15 @@ def _is_left_out(graph: Graph, tensor: Variable) -> bool:
             continue
         slot, taken = Slot(tensor, axis), np.zeros(size, dtype=bool)
         for link in links:
-            for hold in link.holds:
-                taken[slice(None) if hold.at is None else hold.at] |= hold.slot == slot
+            if any(slot in pair for pair in link.wholes):
+                taken[:] = True
+            for at in (hold.at for hold in link.holds if hold.slot == slot):
+                taken[slice(None) if at is None else at] = True
             for tie in link.ties:
                 part = tie.right.tensor
-                taken[tie.left_at] |= tie.left == slot and part is not tensor and _is_read(graph, part)
-            if any(slot in pair for pair in link.wholes) or taken.all():
-                break
-        else:
+                if tie.left == slot and part is not tensor and _is_read(graph, part):
+                    taken[tie.left_at] = True
+        if not taken.all():
             return True
     return False
 
