@@ -10,7 +10,10 @@ polytope), so that the relaxation is tight where a big-M form is loose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,18 +161,37 @@ class Program:
             high.append((limit - cost.constant) / scale)
         integrality = np.zeros(self._columns, dtype=np.int64)
         integrality[: self._binaries] = 1
-        result = milp(
-            objective,
-            integrality=integrality,
-            bounds=Bounds(0, upper),
-            constraints=LinearConstraint(vstack(parts, format="csr"), low, high),
-            options={"mip_rel_gap": effort.gap, "node_limit": effort.node_limit, "time_limit": effort.time_limit},
-        )
+        rows = LinearConstraint(vstack(parts, format="csr"), low, high)
+        with _stdout_kept_clean():
+            result = milp(
+                objective,
+                integrality=integrality,
+                bounds=Bounds(0, upper),
+                constraints=rows,
+                options={"mip_rel_gap": effort.gap, "node_limit": effort.node_limit, "time_limit": effort.time_limit},
+            )
         bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
         if result.x is None:
             return Solution(None, bound, result.status == _INFEASIBLE, result.status != _INFEASIBLE)
         choice = {group: int(np.argmax(result.x[span])) for group, span in self._span.items()}
         return Solution(choice, bound, False, result.status != 0)
+
+
+@contextmanager
+def _stdout_kept_clean() -> Generator[None]:
+    """Send what native code prints to stderr: HiGHS 1.12 has a printf left over, and stdout may be somebody's JSON."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # a process without a stdout
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def within(cost: float, limit: float) -> bool:

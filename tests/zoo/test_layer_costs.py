@@ -1,0 +1,30 @@
+"""Costs of real models as functions of what groups keep: to the last one what is left when channels are removed."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from graphopt.analysis.coupling import couple
+from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.ir import infer, load
+from graphopt.passes._channel_removal import remove_channels
+from graphopt.report import inspect_model
+from tests.zoo.conftest import entry, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_costs_are_those_of_the_model_with_fewer_channels(name: str) -> None:
+    graph = load(entry(name).path)
+    infer(graph)
+    coupling = couple(graph)
+    costs = LayerCosts(graph, coupling)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    kept = {group.name: int(rng.integers(1, group.units + 1)) for group in coupling.removable}
+    masks = {group.name: rng.permutation(np.arange(group.units) < kept[group.name]) for group in coupling.removable}
+    expected = costs.macs(kept), costs.params(kept), costs.bytes(kept), costs.macs_unknown
+    remove_channels(graph, coupling, masks)
+    found = inspect_model(graph, name)
+    assert (found.macs, found.parameters, found.weight_bytes, found.macs_unknown) == expected
