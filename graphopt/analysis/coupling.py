@@ -21,8 +21,9 @@ from graphopt.analysis.coupling_choices import Choice, choose
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_grouping import grouped
 from graphopt.analysis.coupling_groups import Coupling, Freeze, Slot
-from graphopt.analysis.coupling_links import Hold, Links, rank_of, size_of
+from graphopt.analysis.coupling_links import Hold, Links
 from graphopt.analysis.coupling_rules import ways
+from graphopt.analysis.coupling_shapes import Shapes, shapes_of
 from graphopt.ir import Constant, Graph, Tensor
 
 
@@ -32,19 +33,21 @@ def couple(graph: Graph) -> Coupling:
     Shapes must be filled in (`ir.infer`): an axis whose size isn't known is in no group, and holds what meets it.
     Frozen groups that no stored number goes with (batch and spatial axes) are left out.
     """
+    shapes = shapes_of(graph)
     fixed: list[Links] = []
     open_: list[tuple[Links, ...]] = []
     for node in graph.nodes:
-        found = ways(node)
+        found = ways(node, shapes)
         if len(found) == 1:
             fixed.append(found[0])
             continue
         common, *rest = _apart(found)
         fixed.append(common)
         open_.append(tuple(rest))
-    ends = list(_ends(graph))
+    ends = list(_ends(graph, shapes))
     links = [*fixed, *(way for node in open_ for way in node)]
-    elements = Elements(_slots(graph, links, ends), (pair for one in fixed for pair in one.wholes))
+    wholes = (pair for one in fixed for pair in one.wholes)
+    elements = Elements(_slots(graph, shapes, links, ends), wholes, shapes)
     always = elements.ways(fixed, ends)
     choices = [Choice(node[0].node, tuple(elements.ways([way]) for way in node)) for node in open_]
     taken = choose(elements, always, choices, _weights(elements))
@@ -57,11 +60,11 @@ def _apart(found: list[Links]) -> list[Links]:
     node = found[0].node
     wholes = [p for p in found[0].wholes if all(p in way.wholes for way in found)]
     holds = [h for h in found[0].holds if h.at is None and all(h in way.holds for way in found)]
-    common = Links(node)
+    common = Links(node, found[0].shapes)
     common.wholes, common.holds, common.batches = wholes, holds, found[0].batches
     rest: list[Links] = []
     for way in found:
-        links = Links(node)
+        links = Links(node, found[0].shapes)
         links.wholes = [p for p in way.wholes if p not in wholes]
         links.holds = [h for h in way.holds if h.at is not None or h not in holds]
         links.ties, links.balances = way.ties, way.balances
@@ -69,31 +72,31 @@ def _apart(found: list[Links]) -> list[Links]:
     return [common, *rest]
 
 
-def _ends(graph: Graph) -> Iterator[Hold]:
+def _ends(graph: Graph, shapes: Shapes) -> Iterator[Hold]:
     """What the model's caller, nested graphs and annotations see."""
     annotated = {annotation.tensor_name for annotation in graph.quantization_annotation}
     for tensor in graph.inputs:
-        yield from _whole(tensor, "it is a graph input")
+        yield from _whole(tensor, shapes, "it is a graph input")
     for tensor in graph.outputs:
-        yield from _whole(tensor, "it is a graph output")
+        yield from _whole(tensor, shapes, "it is a graph output")
     for tensor in graph.tensors().values():
         if isinstance(tensor, Constant) and tensor.is_input:
-            yield from _whole(tensor, "the caller may override it")
+            yield from _whole(tensor, shapes, "the caller may override it")
         elif any(node.scope is not graph for node in graph.consumers(tensor)) or (
             graph.is_output(tensor) and not any(tensor is output for output in graph.outputs)
         ):
-            yield from _whole(tensor, "a nested graph reads it")
+            yield from _whole(tensor, shapes, "a nested graph reads it")
         elif tensor.name in annotated:
-            yield from _whole(tensor, "it has a quantization annotation")
+            yield from _whole(tensor, shapes, "it has a quantization annotation")
 
 
-def _whole(tensor: Tensor, reason: str) -> Iterator[Hold]:
-    for axis in range(rank_of(tensor)):
-        if size_of(tensor, axis) is not None:
+def _whole(tensor: Tensor, shapes: Shapes, reason: str) -> Iterator[Hold]:
+    for axis in range(shapes.rank(tensor)):
+        if shapes.size(tensor, axis) is not None:
             yield Hold(Slot(tensor, axis), Freeze(reason))
 
 
-def _slots(graph: Graph, links: list[Links], ends: list[Hold]) -> Iterator[Slot]:
+def _slots(graph: Graph, shapes: Shapes, links: list[Links], ends: list[Hold]) -> Iterator[Slot]:
     """Every slot that is mentioned, in graph order: operands of a node before its results."""
     mentioned: set[Slot] = {hold.slot for hold in ends}
     for one in links:
@@ -105,7 +108,7 @@ def _slots(graph: Graph, links: list[Links], ends: list[Hold]) -> Iterator[Slot]
     tensors = dict.fromkeys((*graph.inputs, *(t for n in graph.nodes for t in (*n.inputs, *n.outputs)), *graph.outputs))
     tensors.update(dict.fromkeys(graph.constants))
     for tensor in tensors:
-        for axis in range(rank_of(tensor)):
+        for axis in range(shapes.rank(tensor)):
             if Slot(tensor, axis) in mentioned:
                 yield Slot(tensor, axis)
 

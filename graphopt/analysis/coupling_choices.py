@@ -6,7 +6,8 @@ A graph falls into clusters, the parts that hang together whatever way is taken.
     2. Σ over axes of their stored numbers that can be removed · (1 − 1/units): what can go when one unit has to stay.
 
 The search is bounded and gives the same result each time: the preferred ways, then all nodes of one operator another
-way, then all nodes around one axis the way that goes along that axis, then one by one where they are few, each while it helps.
+way, then all nodes around one axis the way that goes along that axis, then one by one where they are few, each while it
+helps.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.analysis.coupling_groups import Freeze, Slot
-from graphopt.analysis.coupling_links import Hold, Indices, Links, every, size_of
+from graphopt.analysis.coupling_links import Hold, Indices, Links, every
+from graphopt.analysis.coupling_shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Elements:
         freezes: reasons that `Ways.reasons` refers to.
     """
 
-    def __init__(self, slots: Iterable[Slot], wholes: Iterable[tuple[Slot, Slot]]) -> None:
+    def __init__(self, slots: Iterable[Slot], wholes: Iterable[tuple[Slot, Slot]], shapes: Shapes) -> None:
         self.slots = list(dict.fromkeys(slots))
         self.position = {slot: i for i, slot in enumerate(self.slots)}
         parents = list(range(len(self.slots)))
@@ -62,7 +63,7 @@ class Elements:
             root = _root(parents, i)
             if root not in numbers:
                 numbers[root] = len(sizes)
-                sizes.append(size_of(slot.tensor, slot.axis) or 0)
+                sizes.append(shapes.size(slot.tensor, slot.axis) or 0)
             self.run[slot] = numbers[root]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.freezes: list[Freeze] = []
@@ -101,7 +102,7 @@ class Elements:
             for left, right in one.wholes:
                 runs.update(dict.fromkeys((self.run[left], self.run[right])))
                 if self.run[left] != self.run[right]:
-                    size = every(size_of(left.tensor, left.axis) or 0)
+                    size = every(self.size(self.run[left]))
                     edges.append(np.stack([self.starts[self.run[left]] + size, self.starts[self.run[right]] + size]))
             for tie in one.ties:
                 left_run, right_run = self.run[tie.left], self.run[tie.right]

@@ -33,14 +33,15 @@ def grouped(elements: Elements, said: Sequence[Ways]) -> Iterator[Group]:
         np.minimum.at(reasons, labels[ways.held], ways.reasons)
     slots_of: dict[int, list[Slot]] = {}
     for slot in elements.slots:
-        slots_of.setdefault(elements.run[slot], []).append(slot)
+        if _is_stated(slot):
+            slots_of.setdefault(elements.run[slot], []).append(slot)
     place = _Places(elements, labels, np.full(len(labels), -1), np.full(len(labels), -1))
     names: Counter[str] = Counter()
     for number, (runs, units) in enumerate(_alike(elements, labels, reasons)):
         reason = int(reasons[units[0]])
-        slots = [slot for run in runs for slot in slots_of[run]]
+        slots = [slot for run in runs for slot in slots_of.get(run, ())]
         stored = {isinstance(s.tensor, Constant) and s.tensor.dtype not in _SIZES for s in slots}
-        if all(elements.size(run) == 1 for run in runs) or (reason != _LAST and len(stored) == 1):
+        if all(elements.size(elements.run[slot]) == 1 for slot in slots) or (reason != _LAST and len(stored) == 1):
             continue
         place.group[units], place.unit[units] = number, np.arange(len(units))
         order = {slot: elements.position[slot] for slot in slots}
@@ -61,6 +62,12 @@ def _alike(elements: Elements, labels: Indices, reasons: Indices) -> list[tuple[
         key = through[start:end].tobytes(), counts[start:end].tobytes(), bool(reasons[label] != _LAST)
         found.setdefault(key, []).append(label)
     return [(np.frombuffer(key[0], np.int64).tolist(), np.array(units)) for key, units in found.items()]
+
+
+def _is_stated(slot: Slot) -> bool:
+    """Whether the graph says how many elements there are; others served to find what goes together."""
+    shape = slot.tensor.shape
+    return shape is not None and len(shape) > slot.axis and isinstance(shape[slot.axis], int)
 
 
 def _name(slots: Sequence[Slot], names: Counter[str]) -> str:

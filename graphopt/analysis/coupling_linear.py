@@ -10,36 +10,37 @@ What is summed over may go from both operands: what is left reads as if it were 
 
 from __future__ import annotations
 
-from graphopt.analysis.coupling_links import Links, broadcast, every, rank_of, results, size_of
+from graphopt.analysis.coupling_links import Links, broadcast, every
+from graphopt.analysis.coupling_shapes import Shapes
 from graphopt.ir import Constant, Node, Tensor
 
 
-def conv(node: Node) -> list[Links]:
+def conv(node: Node, shapes: Shapes) -> list[Links]:
     """Conv and ConvTranspose."""
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
     transposed = node.op == "ConvTranspose"
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
-    sizes = size_of(x, 1), size_of(y, 1), size_of(w, 0), size_of(w, 1)
+    sizes = shapes.size(x, 1), shapes.size(y, 1), shapes.size(w, 0), shapes.size(w, 1)
     groups = int(node.attr("group", 1))
     if any(s is None for s in sizes):
-        return [_window(node, Links(node))]
+        return [_window(node, Links(node, shapes))]
     ins, outs = sizes[0] or 0, sizes[1] or 0
     n_in, n_out = ins // max(groups, 1), outs // max(groups, 1)
     if groups < 1 or n_in * groups != ins or n_out * groups != outs or not n_in or not n_out:
-        return [_window(node, Links(node))]
+        return [_window(node, Links(node, shapes))]
     if groups == 1:
-        links = _window(node, Links(node))
+        links = _window(node, Links(node, shapes))
         links.same(x, 1, w, in_axis)
         links.same(w, out_axis, y, 1)
         _bias(node, links)
         return [links]
     if n_in == n_out == 1:
-        links = _window(node, Links(node))
+        links = _window(node, Links(node, shapes))
         links.same(x, 1, y, 1)
         links.same(w, 0, y, 1)
         _bias(node, links)
         return [links]
-    ways = [_whole_groups(node, groups, n_in, n_out), _positions(node, groups, n_in, n_out)]
+    ways = [_whole_groups(node, shapes, groups, n_in, n_out), _positions(node, shapes, groups, n_in, n_out)]
     return ways if groups >= n_in else ways[::-1]
 
 
@@ -48,7 +49,7 @@ def _window(node: Node, links: Links) -> Links:
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
     links.same(x, 0, y, 0)
     for tensor in (x, y, w):
-        for axis in range(2, rank_of(tensor)):
+        for axis in range(2, links.rank(tensor)):
             links.hold(tensor, axis, f"{node.op} moves a window over it")
     return links
 
@@ -59,10 +60,10 @@ def _bias(node: Node, links: Links) -> None:
         links.same(bias, 0, node.outputs[0], 1)
 
 
-def _whole_groups(node: Node, groups: int, n_in: int, n_out: int) -> Links:
+def _whole_groups(node: Node, shapes: Shapes, groups: int, n_in: int, n_out: int) -> Links:
     """A unit is a group: all its input and output channels. w:1 is what all groups have in common."""
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    links = _window(node, Links(node))
+    links = _window(node, Links(node, shapes))
     first = every(groups * n_out) // n_out * n_out
     links.tie(y, 1, every(groups * n_out), y, 1, first)
     links.tie(x, 1, every(groups * n_in), y, 1, every(groups * n_in) // n_in * n_out)
@@ -72,10 +73,10 @@ def _whole_groups(node: Node, groups: int, n_in: int, n_out: int) -> Links:
     return links
 
 
-def _positions(node: Node, groups: int, n_in: int, n_out: int) -> Links:
+def _positions(node: Node, shapes: Shapes, groups: int, n_in: int, n_out: int) -> Links:
     """Each group loses equally many channels. Those along w:1 go at the same place in all of them."""
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    links = _window(node, Links(node))
+    links = _window(node, Links(node, shapes))
     if node.op == "ConvTranspose":
         links.same(w, 0, x, 1)
         links.balance(x, 1, groups)
@@ -104,7 +105,7 @@ def gemm(node: Node, links: Links) -> None:
 def matmul(node: Node, links: Links) -> None:
     """Batched, with numpy's rules for vectors."""
     a, b, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    rank_a, rank_b, rank = rank_of(a), rank_of(b), rank_of(y)
+    rank_a, rank_b, rank = links.rank(a), links.rank(b), links.rank(y)
     links.same(a, rank_a - 1, b, max(rank_b - 2, 0))
     behind = (rank_a > 1) + (rank_b > 1)  # axes of the result that aren't batches
     if rank_a > 1:
@@ -114,7 +115,7 @@ def matmul(node: Node, links: Links) -> None:
     batches = rank - behind
     for operand, own in ((a, rank_a - 2), (b, rank_b - 2)):
         for axis in range(max(own, 0)):
-            if size_of(operand, axis) != 1:
+            if links.size(operand, axis) != 1:
                 links.same(operand, axis, y, axis + batches - own)
     if not isinstance(a, Constant) and not isinstance(b, Constant):
         for axis in range(batches):
@@ -134,15 +135,15 @@ def einsum(node: Node, links: Links) -> None:
         return
     y = node.outputs[0]
     labelled: list[tuple[Tensor, list[str]]] = [
-        (tensor, _labels(term, rank_of(tensor)))
+        (tensor, _labels(term, links.rank(tensor)))
         for term, tensor in zip((*operands, result), (*node.inputs, y), strict=True)
     ]
-    if any(len(labels) != rank_of(tensor) or len(set(labels)) != len(labels) for tensor, labels in labelled):
+    if any(len(labels) != links.rank(tensor) or len(set(labels)) != len(labels) for tensor, labels in labelled):
         return  # a letter twice in one operand takes a diagonal
     places: dict[str, tuple[Tensor, int]] = {}
     for tensor, labels in reversed(labelled):
         for axis, label in enumerate(labels):
-            if size_of(tensor, axis) == 1:
+            if links.size(tensor, axis) == 1:
                 continue
             if label in places:
                 links.same(tensor, axis, *places[label])
@@ -165,8 +166,8 @@ def _labels(term: str, rank: int) -> list[str]:
 def recurrent(node: Node, links: Links) -> None:
     """LSTM, GRU and RNN: the input's channels may go; the hidden ones stay, since the state keeps what is removed."""
     x, w = node.inputs[0], node.inputs[1]
-    links.same(x, rank_of(x) - 1, w, rank_of(w) - 1)
+    links.same(x, links.rank(x) - 1, w, links.rank(w) - 1)
     reason = f"{node.op} carries it from step to step"
-    for tensor in (*results(node), *(t for i, t in node.present_inputs() if i in (2, 5, 6))):
-        if rank_of(tensor):
-            links.hold(tensor, rank_of(tensor) - 1, reason)
+    for tensor in (*links.results(), *(t for i, t in node.present_inputs() if i in (2, 5, 6))):
+        if links.rank(tensor):
+            links.hold(tensor, links.rank(tensor) - 1, reason)

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.analysis.coupling_groups import Freeze, Slot
+from graphopt.analysis.coupling_shapes import Shapes
 from graphopt.ir import Node, Tensor
 from graphopt.ir.operands import normalized_axes
+from graphopt.ir.ops import RESHAPES
 
 Indices = NDArray[np.int64]
 
@@ -43,6 +45,7 @@ class Links:
 
     Attributes:
         node: the operation.
+        shapes: the sizes of all axes.
         wholes: pairs of slots of equal size whose elements go together one by one.
         ties: any other pairs of elements.
         holds: what has to stay.
@@ -50,8 +53,9 @@ class Links:
         batches: slots that number separate products (attention heads): taking whole ones is the better choice.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, shapes: Shapes) -> None:
         self.node = node
+        self.shapes = shapes
         self.wholes: list[tuple[Slot, Slot]] = []
         self.ties: list[Tie] = []
         self.holds: list[Hold] = []
@@ -59,10 +63,23 @@ class Links:
         self.batches: list[Slot] = []
         self._mentioned: set[Slot] = set()
 
+    def size(self, tensor: Tensor, axis: int) -> int | None:
+        """The number of elements along an axis, where it is known."""
+        return self.shapes.size(tensor, axis)
+
+    def rank(self, tensor: Tensor) -> int:
+        """The rank."""
+        return self.shapes.rank(tensor)
+
+    def results(self) -> list[Tensor]:
+        """Outputs that are there and whose rank is known: inference leaves some out that nobody reads."""
+        return [tensor for tensor in self.node.present_outputs() if self.shapes.is_known(tensor)]
+
     def same(self, left: Tensor, left_axis: int, right: Tensor, right_axis: int) -> None:
         """Element i of one axis goes with element i of the other; where that can't be told, both stay whole."""
-        sizes = size_of(left, left_axis), size_of(right, right_axis)
-        if sizes[0] is not None and sizes[0] == sizes[1]:
+        sizes = self.size(left, left_axis), self.size(right, right_axis)
+        alike = self.shapes.is_static(left, left_axis) == self.shapes.is_static(right, right_axis)
+        if sizes[0] is not None and sizes[0] == sizes[1] and alike:
             pair = Slot(left, left_axis), Slot(right, right_axis)
             self._mentioned.update(pair)
             self.wholes.append(pair)
@@ -75,12 +92,16 @@ class Links:
     ) -> None:
         """Element `left_at[i]` of one axis goes with element `right_at[i]` of the other."""
         pair = Slot(left, left_axis), Slot(right, right_axis)
+        if self.node.op not in RESHAPES and not all(self.shapes.is_static(s.tensor, s.axis) for s in pair):
+            for slot in pair:
+                self.hold(slot.tensor, slot.axis, f"{self.node.op} moves it about an axis whose size isn't known")
+            return
         self._mentioned.update(pair)
         self.ties.append(Tie(pair[0], left_at.astype(np.int64), pair[1], right_at.astype(np.int64)))
 
     def hold(self, tensor: Tensor, axis: int, reason: str, at: Indices | None = None) -> None:
         """Elements of an axis have to stay, all of them where `at` is None."""
-        if size_of(tensor, axis) is None:
+        if self.size(tensor, axis) is None:
             return
         slot = Slot(tensor, axis)
         self._mentioned.add(slot)
@@ -97,42 +118,31 @@ class Links:
 
     def batch(self, tensor: Tensor, axis: int) -> None:
         """The axis numbers separate products."""
-        if size_of(tensor, axis) is not None:
+        if self.size(tensor, axis) is not None:
             self.batches.append(Slot(tensor, axis))
 
     def finished(self) -> Links:
         """Every axis that wasn't mentioned is held."""
-        for tensor in dict.fromkeys((*(t for _, t in self.node.present_inputs()), *results(self.node))):
-            for axis in range(rank_of(tensor)):
-                if Slot(tensor, axis) not in self._mentioned and size_of(tensor, axis) != 1:
+        for tensor in dict.fromkeys((*(t for _, t in self.node.present_inputs()), *self.results())):
+            for axis in range(self.rank(tensor)):
+                if Slot(tensor, axis) not in self._mentioned and self.size(tensor, axis) != 1:
                     self.hold(tensor, axis, f"{self.node.op} needs it whole")
         return self
 
 
-Rule = Callable[[Node], Sequence[Links]]
+Rule = Callable[[Node, Shapes], Sequence[Links]]
 """The ways in which the axes of a node hang together, the preferred one first; none where they can't be told."""
 
 
 def links_of(rule: Callable[[Node, Links], None]) -> Rule:
     """A rule with one way, written as a function that fills in the links."""
 
-    def only(node: Node) -> list[Links]:
-        links = Links(node)
+    def only(node: Node, shapes: Shapes) -> list[Links]:
+        links = Links(node, shapes)
         rule(node, links)
         return [links]
 
     return only
-
-
-def rank_of(tensor: Tensor) -> int:
-    """The rank; 0 where it isn't known."""
-    return len(tensor.shape or ())
-
-
-def size_of(tensor: Tensor, axis: int) -> int | None:
-    """The number of elements along an axis, where it is known."""
-    size = (tensor.shape or ())[axis]
-    return int(size) if isinstance(size, (int, np.integer)) else None
 
 
 def front_axis(node: Node, name: str, default: int, rank: int) -> int:
@@ -148,15 +158,10 @@ def axes_or_none(axes: Sequence[int] | None, rank: int) -> list[int] | None:
 
 def broadcast(links: Links, operand: Tensor, result: Tensor) -> None:
     """The axes of an operand that is broadcast to the result."""
-    shift = rank_of(result) - rank_of(operand)
-    for axis in range(rank_of(operand)):
-        if size_of(operand, axis) != 1 and axis + shift >= 0:
+    shift = links.rank(result) - links.rank(operand)
+    for axis in range(links.rank(operand)):
+        if links.size(operand, axis) != 1 and axis + shift >= 0:
             links.same(operand, axis, result, axis + shift)
-
-
-def results(node: Node) -> list[Tensor]:
-    """Outputs that are there and whose rank is known: inference leaves some out that nobody reads."""
-    return [tensor for tensor in node.present_outputs() if tensor.shape is not None]
 
 
 def every(count: int) -> Indices:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.analysis.coupling_links import Indices, Links, axes_or_none, every, front_axis, rank_of, results, size_of
+from graphopt.analysis.coupling_links import Indices, Links, axes_or_none, every, front_axis
 from graphopt.ir import Node, fixed_value
 from graphopt.ir.operands import int_list, is_given, parameter
 
@@ -20,7 +20,7 @@ from graphopt.ir.operands import int_list, is_given, parameter
 def transpose(node: Node, links: Links) -> None:
     """Axis i of the result is axis perm[i] of the operand."""
     x, y = node.inputs[0], node.outputs[0]
-    order = node.attr("perm") or list(reversed(range(rank_of(x))))
+    order = node.attr("perm") or list(reversed(range(links.rank(x))))
     for axis, source in enumerate(order):
         links.same(x, int(source), y, axis)
 
@@ -28,15 +28,15 @@ def transpose(node: Node, links: Links) -> None:
 def concat(node: Node, links: Links) -> None:
     """Parts one behind the other."""
     y = node.outputs[0]
-    joined = front_axis(node, "axis", 1, rank_of(y))
-    sizes = [size_of(t, joined) for t in node.inputs]
+    joined = front_axis(node, "axis", 1, links.rank(y))
+    sizes = [links.size(t, joined) for t in node.inputs]
     known = [s for s in sizes if s is not None]
     start = 0
     for part, size in zip(node.inputs, sizes, strict=True):
-        for axis in range(rank_of(y)):
+        for axis in range(links.rank(y)):
             if axis != joined:
                 links.same(part, axis, y, axis)
-            elif len(known) < len(sizes) or sum(known) != size_of(y, joined):
+            elif len(known) < len(sizes) or sum(known) != links.size(y, joined):
                 links.hold(part, axis, "Concat joins it with parts whose size isn't known")
             elif size is not None:
                 links.tie(part, axis, every(size), y, axis, every(size) + start)
@@ -46,8 +46,8 @@ def concat(node: Node, links: Links) -> None:
 def split(node: Node, links: Links) -> None:
     """Parts one behind the other, apart."""
     x = node.inputs[0]
-    cut = front_axis(node, "axis", 0, rank_of(x))
-    sizes = [size_of(t, cut) if not t.is_empty() else None for t in node.outputs]
+    cut = front_axis(node, "axis", 0, links.rank(x))
+    sizes = [links.size(t, cut) if not t.is_empty() else None for t in node.outputs]
     if None in sizes:
         sizes = list(int_list(node, "split", 1) or [None])
     known = [s for s in sizes if s is not None]
@@ -56,10 +56,10 @@ def split(node: Node, links: Links) -> None:
         if part.is_empty():
             start += known[index] if index < len(known) else 0
             continue
-        for axis in range(rank_of(x)):
+        for axis in range(links.rank(x)):
             if axis != cut:
                 links.same(x, axis, part, axis)
-            elif len(known) != len(node.outputs) or sum(known) != size_of(x, cut):
+            elif len(known) != len(node.outputs) or sum(known) != links.size(x, cut):
                 links.hold(x, axis, "the sizes of Split aren't known")
             else:
                 links.tie(x, axis, every(known[index]) + start, part, axis, every(known[index]))
@@ -69,7 +69,7 @@ def split(node: Node, links: Links) -> None:
 def slice_(node: Node, links: Links) -> None:
     """Runs of elements; with a step s, s elements in a row go together, so that the step stays right."""
     x, y = node.inputs[0], node.outputs[0]
-    rank = rank_of(x)
+    rank = links.rank(x)
     starts, ends = int_list(node, "starts", 1), int_list(node, "ends", 2)
     steps = int_list(node, "steps", 4) if is_given(node, "steps", 4) else [1] * rank
     named = int_list(node, "axes", 3) if is_given(node, "axes", 3) else list(range(len(starts or ends or [])))
@@ -80,8 +80,8 @@ def slice_(node: Node, links: Links) -> None:
         if axis not in axes:
             links.same(x, axis, y, axis)
             continue
-        size, place = size_of(x, axis), axes.index(axis)
-        if size is None or starts is None or ends is None or steps is None or size_of(y, axis) is None:
+        size, place = links.size(x, axis), axes.index(axis)
+        if size is None or starts is None or ends is None or steps is None or links.size(y, axis) is None:
             reason = "it isn't known what Slice takes of it"
             links.hold(x, axis, reason)
             links.hold(y, axis, reason)
@@ -91,7 +91,7 @@ def slice_(node: Node, links: Links) -> None:
         if len(taken) == size and step == 1:
             links.same(x, axis, y, axis)
             continue
-        if len(taken) != size_of(y, axis) or size % abs(step):
+        if len(taken) != links.size(y, axis) or size % abs(step):
             reason = f"Slice takes every {abs(step)}th element of it"
             links.hold(x, axis, reason)
             links.hold(y, axis, reason)
@@ -113,13 +113,13 @@ def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None
 def gather(node: Node, links: Links) -> None:
     """With known indices along one axis, elements go with those that are picked; an embedding keeps its rows."""
     x, indices, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    axis, extra = front_axis(node, "axis", 0, rank_of(x)), rank_of(indices)
-    for own in range(rank_of(x)):
+    axis, extra = front_axis(node, "axis", 0, links.rank(x)), links.rank(indices)
+    for own in range(links.rank(x)):
         if own != axis:
             links.same(x, own, y, own if own < axis else own + extra - 1)
     for own in range(extra):
         links.same(indices, own, y, axis + own)
-    size, values = size_of(x, axis), fixed_value(indices)
+    size, values = links.size(x, axis), fixed_value(indices)
     if values is None or size is None:
         links.hold(x, axis, "Gather picks from it by computed indices")
         return
@@ -137,14 +137,14 @@ def gather(node: Node, links: Links) -> None:
 def pad(node: Node, links: Links) -> None:
     """Added constant elements are new ones; other modes copy neighbours."""
     x, y = node.inputs[0], node.outputs[0]
-    rank, amounts = rank_of(x), int_list(node, "pads", 1)
+    rank, amounts = links.rank(x), int_list(node, "pads", 1)
     axes = axes_or_none(int_list(node, "axes", 3), rank) if is_given(node, "axes", 3) else list(range(rank))
     if amounts is None or axes is None or len(amounts) != 2 * len(axes):
         return
     for axis in range(rank):
         place = axes.index(axis) if axis in axes else None
         before, after = (0, 0) if place is None else (amounts[place], amounts[place + len(axes)])
-        size = size_of(x, axis)
+        size = links.size(x, axis)
         if before == after == 0:
             links.same(x, axis, y, axis)
         elif size is None or node.attr("mode", "constant") not in ("constant", b"constant"):
@@ -160,9 +160,9 @@ def expand(node: Node, links: Links) -> None:
     x, y = node.inputs[0], node.outputs[0]
     if fixed_value(node.input(1)) is None:
         return
-    for axis in range(rank_of(y)):
-        own = axis - rank_of(y) + rank_of(x)
-        if own >= 0 and size_of(x, own) != 1:
+    for axis in range(links.rank(y)):
+        own = axis - links.rank(y) + links.rank(x)
+        if own >= 0 and links.size(x, own) != 1:
             links.same(x, own, y, axis)
         else:
             links.free(y, axis)
@@ -172,13 +172,13 @@ def tile(node: Node, links: Links) -> None:
     """Every copy of an element goes with it."""
     x, y = node.inputs[0], node.outputs[0]
     repeats = parameter(node, "repeats", 1)
-    if repeats is None or len(repeats.reshape(-1)) != rank_of(x):
+    if repeats is None or len(repeats.reshape(-1)) != links.rank(x):
         return
     for axis, count in enumerate(int(r) for r in repeats.reshape(-1)):
-        size = size_of(x, axis)
+        size = links.size(x, axis)
         if count == 1:
             links.same(x, axis, y, axis)
-        elif size is not None and count > 0 and size_of(y, axis) == size * count:
+        elif size is not None and count > 0 and links.size(y, axis) == size * count:
             links.tie(y, axis, every(size * count), x, axis, every(size * count) % size)
 
 
@@ -187,14 +187,14 @@ def depth_to_space(node: Node, links: Links) -> None:
     x, y = node.inputs[0], node.outputs[0]
     links.same(x, 0, y, 0)
     deep, flat = (x, y) if node.op == "DepthToSpace" else (y, x)
-    count, channels = size_of(deep, 1), size_of(flat, 1)
+    count, channels = links.size(deep, 1), links.size(flat, 1)
     block = int(node.attr("blocksize", 1)) ** 2
     if count is not None and channels is not None and count == channels * block:
         by_column = node.attr("mode", "DCR") in ("CRD", b"CRD")
         places = every(count) // block if by_column else every(count) % channels
         links.tie(deep, 1, every(count), flat, 1, places)
     for tensor in (x, y):
-        for axis in range(2, rank_of(tensor)):
+        for axis in range(2, links.rank(tensor)):
             links.hold(tensor, axis, f"{node.op} mixes it with channels")
 
 
@@ -202,24 +202,25 @@ def resize(node: Node, links: Links) -> None:
     """Axes that are scaled by 1 go through; the others are interpolated."""
     x, y = node.inputs[0], node.outputs[0]
     cropped = node.attr("coordinate_transformation_mode", "") in ("tf_crop_and_resize", b"tf_crop_and_resize")
-    kept = set[int]() if cropped else _unscaled(node, rank_of(x))
-    for axis in range(rank_of(x)):
-        if axis in kept and size_of(x, axis) == size_of(y, axis):
+    kept = set[int]() if cropped else _unscaled(node, links)
+    for axis in range(links.rank(x)):
+        if axis in kept and links.size(x, axis) == links.size(y, axis):
             links.same(x, axis, y, axis)
         else:
             for tensor in (x, y):
                 links.hold(tensor, axis, f"{node.op} interpolates along it")
 
 
-def _unscaled(node: Node, rank: int) -> set[int]:
+def _unscaled(node: Node, links: Links) -> set[int]:
     """Axes that a Resize or Upsample certainly leaves alone. Resize has its scales behind a region since opset 11."""
+    rank = links.rank(node.inputs[0])
     axes = axes_or_none([int(a) for a in node.attr("axes", range(rank))], rank) or []
     scales = parameter(node, "scales", 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2)
     sizes = fixed_value(node.input(3))
     if scales is not None and len(scales) == len(axes):
         return {a for a, scale in zip(axes, scales, strict=True) if scale == 1} | (set(range(rank)) - set(axes))
     if sizes is not None and len(sizes) == len(axes):
-        same = {a for a, size in zip(axes, sizes, strict=True) if size_of(node.inputs[0], a) == size}
+        same = {a for a, size in zip(axes, sizes, strict=True) if links.size(node.inputs[0], a) == size}
         return same | (set(range(rank)) - set(axes))
     return set[int]()
 
@@ -227,7 +228,7 @@ def _unscaled(node: Node, rank: int) -> set[int]:
 def shape(node: Node, links: Links) -> None:
     """What is computed from a size changes with it, so the axes whose size is read stay whole."""
     x = node.inputs[0]
-    rank = rank_of(x)
+    rank = links.rank(x)
     start, end, _ = _bounds(int(node.attr("start", 0)), int(node.attr("end", rank)), 1, rank)
     read = set(range(rank)[start:end])
     readers = node.outputs[0].outputs
@@ -248,15 +249,15 @@ def shape(node: Node, links: Links) -> None:
 def constants(node: Node, links: Links) -> None:
     """Nothing to tie: what has a rule of its own is held by it (Constant, ConstantOfShape, Range, random tensors)."""
     reason = f"{node.op} makes it"
-    for tensor in results(node):
-        for axis in range(rank_of(tensor)):
+    for tensor in links.results():
+        for axis in range(links.rank(tensor)):
             links.hold(tensor, axis, reason)
 
 
 def triangle(node: Node, links: Links) -> None:
     """Trilu: the last two axes are compared with each other."""
     x, y = node.inputs[0], node.outputs[0]
-    for axis in range(rank_of(x)):
+    for axis in range(links.rank(x)):
         links.same(x, axis, y, axis)
-        if axis >= rank_of(x) - 2:
+        if axis >= links.rank(x) - 2:
             links.hold(x, axis, "Trilu takes its diagonal")

@@ -16,9 +16,6 @@ from graphopt.analysis.coupling_links import (
     broadcast,
     every,
     front_axis,
-    rank_of,
-    results,
-    size_of,
 )
 from graphopt.ir import Node, Tensor
 from graphopt.ir.operands import int_list, is_given
@@ -35,55 +32,55 @@ def elementwise(node: Node, links: Links) -> None:
     y = node.outputs[0]
     for _, operand in node.present_inputs():
         broadcast(links, operand, y)
-    for other in results(node)[1:]:  # the mask of Dropout
+    for other in links.results()[1:]:  # the mask of Dropout
         broadcast(links, other, y)
 
 
 def first_operand(node: Node, links: Links) -> None:
     """Operations whose other operands say nothing about axes: Cast, Clip, Dropout, CumSum, LpNormalization."""
-    for output in results(node):
+    for output in links.results():
         broadcast(links, node.inputs[0], output)
     if node.op == "CastLike":
-        for axis in range(rank_of(node.inputs[1])):
+        for axis in range(links.rank(node.inputs[1])):
             links.free(node.inputs[1], axis)
 
 
 def channel_norm(node: Node, links: Links) -> None:
     """BatchNormalization and InstanceNormalization: parameters along axis 1."""
     x, y = node.inputs[0], node.outputs[0]
-    over = range(2, rank_of(x)) if node.op == "InstanceNormalization" else ()
+    over = range(2, links.rank(x)) if node.op == "InstanceNormalization" else ()
     _but(links, x, y, over, f"{node.op} normalizes over it")
-    for tensor in (*node.inputs[1:], *results(node)[1:]):
+    for tensor in (*node.inputs[1:], *links.results()[1:]):
         links.same(tensor, 0, y, 1)
 
 
 def group_norm(node: Node, links: Links) -> None:
     """Whole groups go; `num_groups` shrinks. Scale and bias are per group before opset 21, per channel since."""
     x, y = node.inputs[0], node.outputs[0]
-    _but(links, x, y, range(2, rank_of(x)), "GroupNormalization normalizes over it")
-    channels, groups = size_of(y, 1), int(node.attr("num_groups", 0))
+    _but(links, x, y, range(2, links.rank(x)), "GroupNormalization normalizes over it")
+    channels, groups = links.size(y, 1), int(node.attr("num_groups", 0))
     if channels is None or groups < 1 or channels % groups:
         links.hold(y, 1, "GroupNormalization normalizes over groups of it")
         return
     size = channels // groups
     links.tie(y, 1, every(channels), y, 1, every(channels) // size * size)
     for parameter in node.inputs[1:]:
-        if size_of(parameter, 0) == channels:
+        if links.size(parameter, 0) == channels:
             links.same(parameter, 0, y, 1)
-        elif size_of(parameter, 0) == groups:
+        elif links.size(parameter, 0) == groups:
             links.tie(parameter, 0, every(groups), y, 1, every(groups) * size)
 
 
 def layer_norm(node: Node, links: Links) -> None:
     """LayerNormalization and RMSNormalization: all axes from `axis` on are counted over."""
     x, y = node.inputs[0], node.outputs[0]
-    axis, reason = front_axis(node, "axis", -1, rank_of(x)), f"{node.op} normalizes over it"
-    _but(links, x, y, range(axis, rank_of(x)), reason)
+    axis, reason = front_axis(node, "axis", -1, links.rank(x)), f"{node.op} normalizes over it"
+    _but(links, x, y, range(axis, links.rank(x)), reason)
     for parameter in (t for i, t in node.present_inputs() if i):
-        for own in range(rank_of(parameter)):
-            if size_of(parameter, own) != 1:
-                links.same(parameter, own, y, own + rank_of(y) - rank_of(parameter))
-    for statistic in results(node)[1:]:
+        for own in range(links.rank(parameter)):
+            if links.size(parameter, own) != 1:
+                links.same(parameter, own, y, own + links.rank(y) - links.rank(parameter))
+    for statistic in links.results()[1:]:
         for leading in range(axis):
             links.same(statistic, leading, y, leading)
 
@@ -92,8 +89,8 @@ def softmax(node: Node, links: Links) -> None:
     """Softmax, LogSoftmax and Hardmax."""
     x, y = node.inputs[0], node.outputs[0]
     since_13 = node.scope is None or node.scope.opset >= 13
-    axis = front_axis(node, "axis", -1 if since_13 else 1, rank_of(x))
-    _but(links, x, y, [axis] if since_13 else range(axis, rank_of(x)), f"{node.op} normalizes over it")
+    axis = front_axis(node, "axis", -1 if since_13 else 1, links.rank(x))
+    _but(links, x, y, [axis] if since_13 else range(axis, links.rank(x)), f"{node.op} normalizes over it")
 
 
 def local_norm(node: Node, links: Links) -> None:
@@ -104,8 +101,8 @@ def local_norm(node: Node, links: Links) -> None:
 def mean_variance(node: Node, links: Links) -> None:
     """MeanVarianceNormalization."""
     x = node.inputs[0]
-    axes = axes_or_none([int(a) for a in node.attr("axes", [0, 2, 3])], rank_of(x))
-    over = range(rank_of(x)) if axes is None else axes
+    axes = axes_or_none([int(a) for a in node.attr("axes", [0, 2, 3])], links.rank(x))
+    over = range(links.rank(x)) if axes is None else axes
     _but(links, x, node.outputs[0], over, "MeanVarianceNormalization normalizes over it")
 
 
@@ -113,13 +110,13 @@ def pool(node: Node, links: Links) -> None:
     """Pools over windows and over everything; indices of MaxPool count all elements of the operand."""
     x, y = node.inputs[0], node.outputs[0]
     over = f"{node.op} takes it together" if node.op.startswith("Global") else f"{node.op} moves a window over it"
-    for output in results(node):
+    for output in links.results():
         for axis in (0, 1):
             links.same(x, axis, output, axis)
             if output is not y:
                 links.hold(output, axis, "the indices of MaxPool count over it")
     for tensor in (x, y):
-        for axis in range(2, rank_of(tensor)):
+        for axis in range(2, links.rank(tensor)):
             links.hold(tensor, axis, over)
 
 
@@ -131,9 +128,9 @@ def channels_only(node: Node, links: Links) -> None:
 def one_axis(node: Node, links: Links) -> None:
     """ArgMax, ArgMin and TopK: elements are compared along one axis; the others go through."""
     x = node.inputs[0]
-    axis = front_axis(node, "axis", -1 if node.op == "TopK" else 0, rank_of(x))
+    axis = front_axis(node, "axis", -1 if node.op == "TopK" else 0, links.rank(x))
     keeps = node.op == "TopK" or bool(node.attr("keepdims", 1))
-    for output in results(node):
+    for output in links.results():
         _reduced(links, x, output, [axis], keeps)
     links.hold(x, axis, f"{node.op} compares along it")
 
@@ -141,7 +138,7 @@ def one_axis(node: Node, links: Links) -> None:
 def reduce(node: Node, links: Links) -> None:
     """Reduce*, with axes as an attribute or an operand."""
     x, y = node.inputs[0], node.outputs[0]
-    rank = rank_of(x)
+    rank = links.rank(x)
     axes = axes_or_none(int_list(node, "axes", 1), rank)
     if not is_given(node, "axes", 1) or axes == []:
         axes = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
@@ -156,14 +153,14 @@ def reduce(node: Node, links: Links) -> None:
 
 
 def _reduced(links: Links, x: Tensor, y: Tensor, axes: list[int], keeps: bool) -> None:
-    kept = [axis for axis in range(rank_of(x)) if axis not in axes]
+    kept = [axis for axis in range(links.rank(x)) if axis not in axes]
     for place, axis in enumerate(kept):
         links.same(x, axis, y, axis if keeps else place)
 
 
 def _but(links: Links, x: Tensor, y: Tensor, over: range | list[int] | tuple[()], reason: str) -> None:
     """All axes go through; those in `over` stay whole."""
-    for axis in range(rank_of(x)):
+    for axis in range(links.rank(x)):
         links.same(x, axis, y, axis)
         if axis in over:
             links.hold(x, axis, reason)
@@ -176,5 +173,5 @@ def quantize(node: Node, links: Links) -> None:
     if node.attr("block_size", 0):
         return
     for parameter in (t for i, t in node.present_inputs() if i):
-        if rank_of(parameter) == 1 and size_of(parameter, 0) != 1:
-            links.same(parameter, 0, y, front_axis(node, "axis", 1, rank_of(y)))
+        if links.rank(parameter) == 1 and links.size(parameter, 0) != 1:
+            links.same(parameter, 0, y, front_axis(node, "axis", 1, links.rank(y)))

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from math import prod
 
-from graphopt.analysis.coupling_links import Links, axes_or_none, every, front_axis, rank_of, size_of
+from graphopt.analysis.coupling_groups import Slot
+from graphopt.analysis.coupling_links import Links, axes_or_none, every, front_axis
+from graphopt.analysis.coupling_shapes import Shapes
 from graphopt.ir import Dim, Node, Shape, Tensor, fixed_value
 from graphopt.ir.operands import int_list, is_given
 
@@ -38,24 +40,39 @@ class Carrier:
     stride: int
 
 
-def reshape(node: Node) -> list[Links]:
+def reshape(node: Node, shapes: Shapes) -> list[Links]:
     """Reshape with a target that is known, Flatten, Squeeze and Unsqueeze."""
+    if node.op == "Reshape" and fixed_value(node.input(1)) is None:
+        return [_held(node, shapes, "the target of Reshape is computed")]
+    ways, others = _reshaped(node, shapes), _reshaped(node, shapes.twin)
+    if [_pairs(way) for way in ways] != [_pairs(way) for way in others]:
+        return [_held(node, shapes, f"what {node.op} merges depends on sizes that aren't known")]
+    return ways
+
+
+def _held(node: Node, shapes: Shapes, reason: str) -> Links:
+    links = Links(node, shapes)
+    for tensor in (node.inputs[0], node.outputs[0]):
+        for axis in range(links.rank(tensor)):
+            links.hold(tensor, axis, reason)
+    return links
+
+
+def _pairs(links: Links) -> list[tuple[Slot, Slot]]:
+    return [*links.wholes, *((tie.left, tie.right) for tie in links.ties)]
+
+
+def _reshaped(node: Node, shapes: Shapes) -> list[Links]:
     x, y = node.inputs[0], node.outputs[0]
-    if node.op == "Reshape" and fixed_value(node.input(1)) is None and not node.attr("shape"):
-        links = Links(node)
-        for tensor in (x, y):
-            for axis in range(rank_of(tensor)):
-                links.hold(tensor, axis, "the target of Reshape is computed")
-        return [links]
-    moved = _moved_axes(node, rank_of(x), rank_of(y))
+    moved = _moved_axes(node, shapes.rank(x), shapes.rank(y))
     if moved is not None:
-        links = Links(node)
+        links = Links(node, shapes)
         for before, after in moved:
             links.same(x, before, y, after)
         return [links]
-    blocks = _flattened(node, rank_of(x)) or matching_blocks(x.shape or (), y.shape or ())
-    ways = [_ways(x, y, block) for block in blocks]
-    return [_links(node, way) for way in list(product(*ways))[:_MOST_WAYS]]
+    blocks = _flattened(node, shapes.rank(x)) or matching_blocks(shapes.shape(x), shapes.shape(y))
+    ways = [_ways(shapes, x, y, block) for block in blocks]
+    return [_links(node, shapes, way) for way in list(product(*ways))[:_MOST_WAYS]]
 
 
 def matching_blocks(before: Shape, after: Shape) -> list[Block]:
@@ -124,9 +141,11 @@ def _flattened(node: Node, rank: int) -> list[Block] | None:
     return [Block(tuple(range(axis)), (0,)), Block(tuple(range(axis, rank)), (1,))]
 
 
-def _ways(x: Tensor, y: Tensor, block: Block) -> list[tuple[int, list[tuple[Tensor, Carrier]]]]:
+def _ways(shapes: Shapes, x: Tensor, y: Tensor, block: Block) -> list[tuple[int, list[tuple[Tensor, Carrier]]]]:
     """For each factor of a block: (its size, the axes of both sides that it is part of)."""
-    sides = [[(tensor, a, size_of(tensor, a)) for a in axes] for tensor, axes in ((x, block.before), (y, block.after))]
+    sides = [
+        [(tensor, a, shapes.size(tensor, a)) for a in axes] for tensor, axes in ((x, block.before), (y, block.after))
+    ]
     sides = [[(tensor, axis, size) for tensor, axis, size in side if size != 1] for side in sides]
     if any(size is None or size == 0 for side in sides for _, _, size in side):
         return [(1, [])]
@@ -157,22 +176,22 @@ def _carriers(run: list[tuple[Tensor, int, int]], outer: int, inner: int) -> lis
     return []
 
 
-def _links(node: Node, way: Sequence[tuple[int, list[tuple[Tensor, Carrier]]]]) -> Links:
+def _links(node: Node, shapes: Shapes, way: Sequence[tuple[int, list[tuple[Tensor, Carrier]]]]) -> Links:
     """One factor of each block carries units."""
-    links = Links(node)
+    links = Links(node, shapes)
     for units, carriers in way:
         if not carriers:
             continue
         (before, left), (after, right) = carriers
-        if size_of(before, left.axis) == size_of(after, right.axis) == units:
+        if links.size(before, left.axis) == links.size(after, right.axis) == units:
             links.same(before, left.axis, after, right.axis)
             continue
         for tensor, carrier in carriers:
-            count = every(size_of(tensor, carrier.axis) or 0)
+            count = every(links.size(tensor, carrier.axis) or 0)
             links.tie(tensor, carrier.axis, count, after, right.axis, count // carrier.stride % units * right.stride)
     for tensor in (node.inputs[0], node.outputs[0]):
-        for axis in range(rank_of(tensor)):
+        for axis in range(links.rank(tensor)):
             carries = any(tensor is t and c.axis == axis for _, carriers in way for t, c in carriers)
-            if not carries and size_of(tensor, axis) != 1:
+            if not carries and links.size(tensor, axis) != 1:
                 links.hold(tensor, axis, f"{node.op} merges it with other axes")
     return links

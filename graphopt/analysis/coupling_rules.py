@@ -5,8 +5,9 @@ from __future__ import annotations
 from graphopt.analysis import coupling_linear as linear
 from graphopt.analysis import coupling_movement as movement
 from graphopt.analysis import coupling_pointwise as pointwise
-from graphopt.analysis.coupling_links import Links, Rule, links_of, rank_of
+from graphopt.analysis.coupling_links import Links, Rule, links_of
 from graphopt.analysis.coupling_reshape import reshape
+from graphopt.analysis.coupling_shapes import Shapes
 from graphopt.ir import Node, Tensor
 from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, RESHAPES
 
@@ -52,19 +53,19 @@ _RULES: dict[str, Rule] = {
 }  # fmt: skip
 
 
-def ways(node: Node) -> list[Links]:
+def ways(node: Node, shapes: Shapes) -> list[Links]:
     """The ways in which the axes of a node hang together, the preferred one first; always at least one."""
     rule = _RULES.get(node.op) if node.is_standard else None
-    unknown = next((t for t in _tensors(node) if t.shape is None), None)
+    unknown = next((t for t in _tensors(node) if not shapes.is_known(t)), None)
     if rule is None or unknown is not None:
-        links = Links(node)
+        links = Links(node, shapes)
         name = node.op if node.is_standard else f"{node.domain}.{node.op}"
         reason = f"there is no rule for {name}" if unknown is None else f"the rank of '{unknown.name}' isn't known"
         for tensor in _tensors(node):
-            for axis in range(rank_of(tensor)):
+            for axis in range(shapes.rank(tensor)):
                 links.hold(tensor, axis, reason)
         return [links]
-    return [links.finished() for links in rule(node)]
+    return [links.finished() for links in rule(node, shapes)]
 
 
 def _tensors(node: Node) -> list[Tensor]:

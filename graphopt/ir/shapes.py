@@ -7,7 +7,7 @@ and of 10 GB. Small constants keep their values, because Reshape, Resize, Slice,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from graphopt.errors import one_line
-from graphopt.ir.elements import Constant, Node, Variable
+from graphopt.ir.elements import Constant, Node, Shape, Tensor, Variable
 from graphopt.ir.from_proto import set_proto_type
 from graphopt.ir.graph import Graph
 from graphopt.ir.tensor_types import TensorType, TypeReader, agrees, merge_shapes
@@ -87,18 +87,7 @@ def run_inference(graph: Graph, *, stated: bool) -> Inferred:
             independent of what is stated and can be held against it. Types of outputs of operators that onnx
             doesn't know are always given: nothing else can tell them.
     """
-    known: dict[tuple[str, str], bool] = {}
-
-    def is_opaque(variable: Variable) -> bool:
-        node = variable.inputs[0] if variable.inputs else None
-        if node is None:
-            return True
-        key = (node.op, node.domain)
-        if key not in known:
-            known[key] = onnx.defs.has(node.op, graph.facts.opset_imports.get(node.domain, 1), node.domain)
-        return not known[key]
-
-    skeleton = to_proto(graph, keep_value=has_small_value, keep_type=None if stated else is_opaque)
+    skeleton = to_proto(graph, keep_value=has_small_value, keep_type=None if stated else _is_opaque(graph))
     types = TypeReader(_symbols(skeleton.graph))
     failure = ""
     # Strict inference gives a reason or types, never both; the other kind gives what types it can.
@@ -112,6 +101,22 @@ def run_inference(graph: Graph, *, stated: bool) -> Inferred:
         else:
             return Inferred(skeleton, types.of(inferred.graph), failure)
     return Inferred(skeleton, {}, failure)
+
+
+def _is_opaque(graph: Graph) -> Callable[[Variable], bool]:
+    """Whether onnx doesn't know the operator that a variable comes out of."""
+    known: dict[tuple[str, str], bool] = {}
+
+    def is_opaque(variable: Variable) -> bool:
+        node = variable.inputs[0] if variable.inputs else None
+        if node is None:
+            return True
+        key = (node.op, node.domain)
+        if key not in known:
+            known[key] = onnx.defs.has(node.op, graph.facts.opset_imports.get(node.domain, 1), node.domain)
+        return not known[key]
+
+    return is_opaque
 
 
 def inferred_tensors(graph: Graph, inferred: Inferred) -> Iterator[tuple[Variable, TensorType]]:
@@ -168,3 +173,27 @@ def _merge(graph: Graph, tensor: Variable, found: TensorType) -> None:
 def _symbols(graph: onnx.GraphProto) -> set[str]:
     """Symbols of the skeleton's inputs: those that begin like a made-up one are real all the same."""
     return {d.dim_param for info in graph.input for d in info.type.tensor_type.shape.dim if d.dim_param}
+
+
+def shapes_with(graph: Graph, sizes: Mapping[str, int]) -> dict[Tensor, Shape] | None:
+    """Shapes of all tensors of the main graph if symbols of its inputs had these sizes.
+
+    Nothing changes in the graph. None where inference objects: the model doesn't allow for the sizes. Symbols of
+    outputs aren't believed: exporters give outputs of different sizes one symbol.
+    """
+    skeleton = to_proto(graph, keep_value=has_small_value, keep_type=_is_opaque(graph))
+    for info in skeleton.graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    for info in (*skeleton.graph.value_info, *skeleton.graph.output):
+        for dim in info.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True, data_prop=True)
+    except Exception:  # the C++ side has no common class
+        return None
+    types = TypeReader(_symbols(skeleton.graph)).of(inferred.graph)
+    tensors = graph.tensors()
+    found = {tensors[name]: types[name].shape for name in tensors if name in types}
+    return {tensor: shape for tensor, shape in found.items() if shape is not None}
