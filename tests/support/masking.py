@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from graphopt.analysis.coupling_groups import Coupling, Kept, Slot
-from graphopt.ir import Graph, Variable, to_proto
+from graphopt.ir import Constant, Graph, Variable, to_proto
 from graphopt.passes._channel_removal import remove_channels
 from tests.support.rewrite import run
 
@@ -26,16 +26,14 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Removed:
-    """A model before and after channels were removed.
+    """What became of a model.
 
     Attributes:
-        whole: as it was.
-        masked: the same with masks.
+        masked: the model as it was, with masks.
         pruned: what removal made of it.
         graph: of the pruned model.
     """
 
-    whole: onnx.ModelProto
     masked: onnx.ModelProto
     pruned: onnx.ModelProto
     graph: Graph
@@ -89,11 +87,19 @@ def _masking(model: onnx.ModelProto, tensor: Variable, mask: NDArray[np.bool_], 
 
 def remove(graph: Graph, coupling: Coupling, keep: Mapping[str, Kept]) -> Removed:
     """Remove channels from the graph."""
-    whole = to_proto(graph)
     expected = masked(graph, coupling.kept(keep))
     remove_channels(graph, coupling, keep)
-    pruned = to_proto(graph)
-    return Removed(whole, expected, pruned, graph)
+    return Removed(expected, to_proto(graph), graph)
+
+
+def emptied(graph: Graph, coupling: Coupling, keep: Mapping[str, Kept]) -> onnx.ModelProto:
+    """The model with all parameters of the units that don't stay set to 0, those of normalizations too."""
+    for slot, stays in coupling.kept(keep).items():
+        if isinstance(slot.tensor, Constant) and slot.tensor.dtype.kind == "f":
+            values = slot.tensor.values.copy()
+            np.moveaxis(values, slot.axis, 0)[~stays] = 0
+            graph.set_values(slot.tensor, values)
+    return to_proto(graph)
 
 
 def random_keep(coupling: Coupling, rng: np.random.Generator, share: float = 0.5) -> dict[str, Kept]:
@@ -106,15 +112,17 @@ def random_keep(coupling: Coupling, rng: np.random.Generator, share: float = 0.5
     return keep
 
 
-def assert_same_as_masked(removed: Removed, feeds: dict[str, NDArray]) -> None:
-    """The pruned model gives what the masked one gives, under the same names, in the same shapes."""
-    names = [o.name for o in removed.whole.graph.output]
+def assert_same_as_masked(removed: Removed, feeds: dict[str, NDArray]) -> list[NDArray]:
+    """The pruned model gives what the masked one gives, under the same names, in the same shapes; returns that."""
+    names = [o.name for o in removed.masked.graph.output]
     assert [o.name for o in removed.pruned.graph.output] == names
-    for name, wanted, found in zip(names, run(removed.masked, feeds), run(removed.pruned, feeds), strict=True):
+    outputs = run(removed.pruned, feeds)
+    for name, wanted, found in zip(names, run(removed.masked, feeds), outputs, strict=True):
         assert found.shape == wanted.shape, name
         if wanted.dtype.kind != "f":
             np.testing.assert_array_equal(found, wanted, err_msg=name)
             continue
         assert np.isfinite(wanted).all(), name
-        largest = np.abs(wanted).max(initial=0.0)
-        assert np.abs(found - wanted).max(initial=0.0) <= TOLERANCE * max(largest, 1e-30), name
+        largest, error = np.abs(wanted).max(initial=0.0), np.abs(found - wanted).max(initial=0.0)
+        assert error <= TOLERANCE * largest, f"'{name}' is {error} off, and its largest value is {largest}"
+    return outputs
