@@ -14,7 +14,7 @@ import graphopt
 from graphopt.analysis.coupling import couple
 from graphopt.ir import Graph, from_proto, infer
 from tests.support.masking import assert_same_as_masked, random_keep, remove
-from tests.support.rewrite import random_feeds, run
+from tests.support.rewrite import random_feeds
 from tests.zoo.conftest import ROOT, names, original, samples, script
 
 pytestmark = pytest.mark.skipif(not ROOT, reason="needs the models that GRAPHOPT_ZOO points at")
