@@ -32,7 +32,7 @@ class Prefix:
 
     def __init__(
         self,
-        model: ModelProto,
+        model: ModelProto | Detached,
         feeds: Iterable[Feed],
         *,
         name: str = "the samples",
@@ -42,7 +42,7 @@ class Prefix:
         """Start at the graph's inputs.
 
         Args:
-            model: the model, all values inside; it isn't changed.
+            model: the model, all values inside or detached; it isn't changed.
             feeds: the samples. All are held, as long as nodes read them.
             name: of the samples, for messages.
             threads: as in `open_session`.
