@@ -34,17 +34,29 @@ def allocate_evenly(ratio: float, counts: KeptCounts, budgets: Sequence[Budget] 
 
 
 def allocate_evenly_within(counts: KeptCounts, budgets: Sequence[Budget]) -> Allocation:
-    """The least ratio whose even sizes are within all budgets.
+    """The least ratio whose even sizes are within all budgets; sizes are coarse, so what is left of them is used up.
+
+    That is, group by group in their order, the size that the group has at the ratio just below is taken where the
+    budgets still hold.
+
+    Args:
+        counts: the sizes to choose from.
+        budgets: what the sizes may cost.
 
     Raises:
         ConfigError: no ratio is within them; the message has the least cost that can be had.
     """
     # The even choice changes at the middle between two sizes of a group, and nowhere else.
     middles = {1 - (a + b) / 2 / sizes[-1] for sizes in counts.values() for a, b in pairwise(sizes)}
+    below: Mapping[str, int] = {}
     for ratio in (0.0, *(min(middle + 1e-9, 1 - 1e-12) for middle in sorted(middles))):
-        found = allocate_evenly(ratio, counts, budgets)
-        if all(b.holds(found.choice) for b in budgets):
-            return found
+        choice = dict(allocate_evenly(ratio, counts).choice)
+        if all(b.holds(choice) for b in budgets):
+            for group, index in below.items():
+                if all(b.holds({**choice, group: index}) for b in budgets):
+                    choice[group] = index
+            return described(choice, counts, budgets)
+        below = choice
     raise unreachable(counts, budgets)
 
 

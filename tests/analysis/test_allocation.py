@@ -163,9 +163,16 @@ def test_even_sizes_are_the_nearest_ones() -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.floats(0.2, 1))
-def test_the_least_even_ratio_is_found(seed: int, part: float) -> None:
+def test_even_sizes_within_a_budget_lie_between_two_ratios(seed: int, part: float) -> None:
     _, counts, cost = random_problem(seed, monotone=True)
     budget = Budget("MACs", cost, cost.of(dict.fromkeys(counts, 0)) * (1 - part) + part * 4000)
-    tried = [allocate_evenly(ratio, counts, [budget]) for ratio in np.linspace(0, 0.999, 400)]
-    held = [found for found in tried if found.costs[0] <= budget.limit]
-    assert allocate_evenly_within(counts, [budget]).kept == held[0].kept
+    tried = [allocate_evenly(ratio, counts, [budget]) for ratio in np.linspace(0, 0.999, 1000)]
+    first = next(i for i, found in enumerate(tried) if found.costs[0] <= budget.limit)
+    found = allocate_evenly_within(counts, [budget])
+    assert found.costs[0] <= budget.limit
+    above = tried[max(first - 1, 0)]
+    assert all(tried[first].kept[g] <= size <= above.kept[g] for g, size in found.kept.items())
+    # No group can have the larger of its two sizes any more.
+    for group, size in found.kept.items():
+        if size < above.kept[group]:
+            assert cost.of({**found.choice, group: above.choice[group]}) > budget.limit
