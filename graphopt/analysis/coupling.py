@@ -21,10 +21,11 @@ from graphopt.analysis.coupling_choices import Choice, choose
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_grouping import grouped
 from graphopt.analysis.coupling_groups import Coupling, Freeze, Slot
-from graphopt.analysis.coupling_links import Hold, Links
+from graphopt.analysis.coupling_links import Hold, Links, is_stored
 from graphopt.analysis.coupling_rules import ways
 from graphopt.analysis.coupling_shapes import Shapes, shapes_of
 from graphopt.ir import Constant, Graph, Tensor
+from graphopt.ir.operands import static_shape
 
 
 def couple(graph: Graph) -> Coupling:
@@ -117,7 +118,8 @@ def _weights(elements: Elements) -> dict[int, float]:
     """For each run, the stored numbers that go with one of its elements."""
     found: dict[int, float] = {}
     for slot in elements.slots:
-        if isinstance(slot.tensor, Constant) and slot.tensor.shape[slot.axis]:
-            share = prod(slot.tensor.shape) / slot.tensor.shape[slot.axis]
+        sizes = static_shape(slot.tensor.shape)
+        if is_stored(slot.tensor) and sizes and sizes[slot.axis]:
+            share = prod(sizes) / sizes[slot.axis]
             found[elements.run[slot]] = found.get(elements.run[slot], 0.0) + share
     return found

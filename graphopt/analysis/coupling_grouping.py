@@ -11,8 +11,7 @@ import numpy as np
 from graphopt.analysis.coupling_balance import balanced_components
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_groups import Freeze, Group, Slot, Units
-from graphopt.analysis.coupling_links import Indices
-from graphopt.ir import Constant
+from graphopt.analysis.coupling_links import Indices, is_stored
 
 _ONE_UNIT = Freeze("it only goes as a whole, and something has to stay")
 _SIZES = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.bool_))  # a frozen vector of sizes is nobody's channels
@@ -40,7 +39,7 @@ def grouped(elements: Elements, said: Sequence[Ways]) -> Iterator[Group]:
     for number, (runs, units) in enumerate(_alike(elements, labels, reasons)):
         reason = int(reasons[units[0]])
         slots = [slot for run in runs for slot in slots_of.get(run, ())]
-        stored = {isinstance(s.tensor, Constant) and s.tensor.dtype not in _SIZES for s in slots}
+        stored = {is_stored(s.tensor) and s.tensor.dtype not in _SIZES for s in slots}
         if all(elements.size(elements.run[slot]) == 1 for slot in slots) or (reason != _LAST and len(stored) == 1):
             continue
         place.group[units], place.unit[units] = number, np.arange(len(units))
@@ -71,7 +70,7 @@ def _is_stated(slot: Slot) -> bool:
 
 
 def _name(slots: Sequence[Slot], names: Counter[str]) -> str:
-    first = next((s for s in slots if not isinstance(s.tensor, Constant)), slots[0])
+    first = next((s for s in slots if not is_stored(s.tensor)), slots[0])
     base = f"{first.tensor.name}:{first.axis}"
     names[base] += 1
     return base if names[base] == 1 else f"{base}#{names[base]}"

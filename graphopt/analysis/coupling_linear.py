@@ -10,9 +10,9 @@ What is summed over may go from both operands: what is left reads as if it were 
 
 from __future__ import annotations
 
-from graphopt.analysis.coupling_links import Links, broadcast, every
+from graphopt.analysis.coupling_links import Links, broadcast, every, is_stored
 from graphopt.analysis.coupling_shapes import Shapes
-from graphopt.ir import Constant, Node, Tensor
+from graphopt.ir import Node, Tensor
 
 
 def conv(node: Node, shapes: Shapes) -> list[Links]:
@@ -117,7 +117,7 @@ def matmul(node: Node, links: Links) -> None:
         for axis in range(max(own, 0)):
             if links.size(operand, axis) != 1:
                 links.same(operand, axis, y, axis + batches - own)
-    if not isinstance(a, Constant) and not isinstance(b, Constant):
+    if not is_stored(a) and not is_stored(b):
         for axis in range(batches):
             links.batch(y, axis)
 
@@ -151,7 +151,7 @@ def einsum(node: Node, links: Links) -> None:
                 places[label] = (tensor, axis)
                 links.free(tensor, axis)
     for axis, label in enumerate(labelled[-1][1]):
-        computed = [labels for tensor, labels in labelled[:-1] if not isinstance(tensor, Constant)]
+        computed = [labels for tensor, labels in labelled[:-1] if not is_stored(tensor)]
         if len(computed) > 1 and all(label in labels for labels in computed):
             links.batch(y, axis)
 

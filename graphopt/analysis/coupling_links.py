@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.coupling_groups import Freeze, Slot
 from graphopt.analysis.coupling_shapes import Shapes
-from graphopt.ir import Node, Tensor
+from graphopt.ir import Constant, Node, Tensor
 from graphopt.ir.operands import normalized_axes
 from graphopt.ir.ops import RESHAPES
 
@@ -162,6 +162,11 @@ def broadcast(links: Links, operand: Tensor, result: Tensor) -> None:
     for axis in range(links.rank(operand)):
         if links.size(operand, axis) != 1 and axis + shift >= 0:
             links.same(operand, axis, result, axis + shift)
+
+
+def is_stored(tensor: Tensor) -> bool:
+    """Whether it is an initializer, or a Constant node's."""
+    return isinstance(tensor, Constant) or (bool(tensor.inputs) and tensor.inputs[0].is_op("Constant"))
 
 
 def every(count: int) -> Indices:

@@ -158,13 +158,11 @@ def pad(node: Node, links: Links) -> None:
 def expand(node: Node, links: Links) -> None:
     """Axes of the operand's size go through; new ones are copies, of which any may go."""
     x, y = node.inputs[0], node.outputs[0]
-    if fixed_value(node.input(1)) is None:
-        return
     for axis in range(links.rank(y)):
         own = axis - links.rank(y) + links.rank(x)
         if own >= 0 and links.size(x, own) != 1:
             links.same(x, own, y, axis)
-        else:
+        elif links.shapes.is_static(y, axis):
             links.free(y, axis)
 
 
@@ -204,7 +202,8 @@ def resize(node: Node, links: Links) -> None:
     cropped = node.attr("coordinate_transformation_mode", "") in ("tf_crop_and_resize", b"tf_crop_and_resize")
     kept = set[int]() if cropped else _unscaled(node, links)
     for axis in range(links.rank(x)):
-        if axis in kept and links.size(x, axis) == links.size(y, axis):
+        is_static = links.shapes.is_static(x, axis) and links.shapes.is_static(y, axis)
+        if axis in kept and is_static and links.size(x, axis) == links.size(y, axis):
             links.same(x, axis, y, axis)
         else:
             for tensor in (x, y):
@@ -216,42 +215,10 @@ def _unscaled(node: Node, links: Links) -> set[int]:
     rank = links.rank(node.inputs[0])
     axes = axes_or_none([int(a) for a in node.attr("axes", range(rank))], rank) or []
     scales = parameter(node, "scales", 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2)
-    sizes = fixed_value(node.input(3))
     if scales is not None and len(scales) == len(axes):
         return {a for a, scale in zip(axes, scales, strict=True) if scale == 1} | (set(range(rank)) - set(axes))
-    if sizes is not None and len(sizes) == len(axes):
-        same = {a for a, size in zip(axes, sizes, strict=True) if links.size(node.inputs[0], a) == size}
-        return same | (set(range(rank)) - set(axes))
-    return set[int]()
-
-
-def shape(node: Node, links: Links) -> None:
-    """What is computed from a size changes with it, so the axes whose size is read stay whole."""
-    x = node.inputs[0]
-    rank = links.rank(x)
-    start, end, _ = _bounds(int(node.attr("start", 0)), int(node.attr("end", rank)), 1, rank)
-    read = set(range(rank)[start:end])
-    readers = node.outputs[0].outputs
-    picks = [fixed_value(reader.input(1)) if reader.is_op("Gather") else None for reader in readers]
-    known = [p for p in picks if p is not None]
-    output_is_read = node.scope is not None and node.scope.is_output(node.outputs[0])
-    if node.op == "Shape" and len(known) == len(picks) and not output_is_read:
-        told = list(range(rank)[start:end])
-        picked = [int(i) for values in known for i in values.reshape(-1)]
-        read = {told[i] for i in picked if -len(told) <= i < len(told)}
-    for axis in range(rank):
-        if axis in read:
-            links.hold(x, axis, f"{node.op} reads its size")
-        else:
-            links.free(x, axis)
-
-
-def constants(node: Node, links: Links) -> None:
-    """Nothing to tie: what has a rule of its own is held by it (Constant, ConstantOfShape, Range, random tensors)."""
-    reason = f"{node.op} makes it"
-    for tensor in links.results():
-        for axis in range(links.rank(tensor)):
-            links.hold(tensor, axis, reason)
+    # With `sizes`, computed or not, the scale is the result's size by the operand's.
+    return set(range(rank)) if node.input(3) is not None else set(range(rank)) - set(axes)
 
 
 def triangle(node: Node, links: Links) -> None:

@@ -42,8 +42,6 @@ class Carrier:
 
 def reshape(node: Node, shapes: Shapes) -> list[Links]:
     """Reshape with a target that is known, Flatten, Squeeze and Unsqueeze."""
-    if node.op == "Reshape" and fixed_value(node.input(1)) is None:
-        return [_held(node, shapes, "the target of Reshape is computed")]
     ways, others = _reshaped(node, shapes), _reshaped(node, shapes.twin)
     if [_pairs(way) for way in ways] != [_pairs(way) for way in others]:
         return [_held(node, shapes, f"what {node.op} merges depends on sizes that aren't known")]
@@ -179,10 +177,16 @@ def _carriers(run: list[tuple[Tensor, int, int]], outer: int, inner: int) -> lis
 def _links(node: Node, shapes: Shapes, way: Sequence[tuple[int, list[tuple[Tensor, Carrier]]]]) -> Links:
     """One factor of each block carries units."""
     links = Links(node, shapes)
+    is_computed = node.op == "Reshape" and fixed_value(node.input(1)) is None
     for units, carriers in way:
         if not carriers:
             continue
         (before, left), (after, right) = carriers
+        if is_computed and not all(shapes.is_static(t, c.axis) for t, c in carriers):
+            # What is computed would change with the channels, and nobody knows what to write.
+            for tensor, carrier in carriers:
+                links.hold(tensor, carrier.axis, "the target of Reshape is computed")
+            continue
         if links.size(before, left.axis) == links.size(after, right.axis) == units:
             links.same(before, left.axis, after, right.axis)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphopt.analysis import coupling_linear as linear
 from graphopt.analysis import coupling_movement as movement
 from graphopt.analysis import coupling_pointwise as pointwise
+from graphopt.analysis import coupling_sizes as sizes
 from graphopt.analysis.coupling_links import Links, Rule, links_of
 from graphopt.analysis.coupling_reshape import reshape
 from graphopt.analysis.coupling_shapes import Shapes
@@ -13,7 +14,7 @@ from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, RESHAPES
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
-_MADE = ("Constant", "ConstantOfShape", "Range", "RandomNormal", "RandomUniform", "EyeLike", "OneHot")
+_MADE = ("Range", "RandomNormal", "RandomUniform", "EyeLike", "OneHot")
 
 _RULES: dict[str, Rule] = {
     "Conv": linear.conv,
@@ -47,9 +48,11 @@ _RULES: dict[str, Rule] = {
     "Tile": links_of(movement.tile),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), links_of(movement.depth_to_space)),
     **dict.fromkeys(("Resize", "Upsample"), links_of(movement.resize)),
-    **dict.fromkeys(("Shape", "Size"), links_of(movement.shape)),
+    **dict.fromkeys(("Shape", "Size"), links_of(sizes.shape)),
+    "Constant": links_of(sizes.constant),
+    "ConstantOfShape": links_of(sizes.constant_of_shape),
     "Trilu": links_of(movement.triangle),
-    **dict.fromkeys(_MADE, links_of(movement.constants)),
+    **dict.fromkeys(_MADE, links_of(sizes.made)),
 }  # fmt: skip
 
 
