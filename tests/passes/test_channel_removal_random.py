@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from graphopt.analysis.coupling import couple
 from graphopt.ir import from_proto, infer
 from tests.support.masking import assert_same_as_masked, random_keep, remove
-from tests.support.random_networks import BLOCKS, OPSETS, Network, Value, head, layer, networks
+from tests.support.network_writer import Network, Value, layer
+from tests.support.random_networks import BLOCKS, OPSETS, head, networks
 from tests.support.rewrite import random_feeds, run
 
 
