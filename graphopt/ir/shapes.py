@@ -25,6 +25,9 @@ from graphopt.ir.to_proto import to_proto
 _MAX_SHAPE_VALUES = 1024
 _MAX_OTHER_VALUES = 16
 
+# The result is like the first operand; onnx 1.23's inference gives nothing for the one and fails for the other.
+_WITHOUT_INFERENCE = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+
 
 @dataclass(frozen=True)
 class Inferred:
@@ -89,18 +92,34 @@ def run_inference(graph: Graph, *, stated: bool) -> Inferred:
     """
     skeleton = to_proto(graph, keep_value=has_small_value, keep_type=None if stated else _is_opaque(graph))
     types = TypeReader(_symbols(skeleton.graph))
-    failure = ""
+    inferable, failure = _inferable(skeleton), ""
     # Strict inference gives a reason or types, never both; the other kind gives what types it can.
     for strict in (True, False):
         try:
             inferred = onnx.shape_inference.infer_shapes(
-                skeleton, check_type=strict, strict_mode=strict, data_prop=True
+                inferable, check_type=strict, strict_mode=strict, data_prop=True
             )
         except Exception as error:  # the C++ side has no common class; without types nothing is known, that is all
             failure = failure or one_line(error)
         else:
             return Inferred(skeleton, types.of(inferred.graph), failure)
     return Inferred(skeleton, {}, failure)
+
+
+def _inferable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    """The skeleton with an Identity in place of operators that inference knows nothing about."""
+    if not any(_is_unknown(node) for node in skeleton.graph.node):
+        return skeleton
+    copy = onnx.ModelProto.FromString(skeleton.SerializeToString())
+    for node in copy.graph.node:
+        if _is_unknown(node):
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    return copy
+
+
+def _is_unknown(node: onnx.NodeProto) -> bool:
+    return node.op_type in _WITHOUT_INFERENCE and node.domain in ("", "ai.onnx")
 
 
 def _is_opaque(graph: Graph) -> Callable[[Variable], bool]:
@@ -176,7 +195,7 @@ def _symbols(graph: onnx.GraphProto) -> set[str]:
 
 
 def shapes_with(graph: Graph, sizes: Mapping[str, int]) -> dict[Tensor, Shape] | None:
-    """Shapes of all tensors of the main graph if symbols of its inputs had these sizes.
+    """Shapes of all variables of the main graph if symbols of its inputs had these sizes.
 
     Nothing changes in the graph. None where inference objects: the model doesn't allow for the sizes. Symbols of
     outputs aren't believed: exporters give outputs of different sizes one symbol.
@@ -190,7 +209,9 @@ def shapes_with(graph: Graph, sizes: Mapping[str, int]) -> dict[Tensor, Shape] |
         for dim in info.type.tensor_type.shape.dim:
             dim.ClearField("dim_param")
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(
+            _inferable(skeleton), check_type=True, strict_mode=True, data_prop=True
+        )
     except Exception:  # the C++ side has no common class
         return None
     types = TypeReader(_symbols(skeleton.graph)).of(inferred.graph)

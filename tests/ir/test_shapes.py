@@ -8,7 +8,7 @@ import onnx.parser
 
 from graphopt.ir import Graph, fill_types, from_proto, infer, to_proto
 from graphopt.ir.from_proto import attribute_value
-from graphopt.ir.shapes import has_small_value, run_inference
+from graphopt.ir.shapes import has_small_value, run_inference, shapes_with
 from graphopt.ir.verifier import verify
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17, "my.ops" : 1]>'
@@ -122,3 +122,29 @@ def test_the_result_of_an_unknown_operator_has_the_type_its_reader_takes() -> No
     infer(graph)
     assert [n.output().dtype for n in graph.nodes] == [np.float16, np.float16, np.float16, None]
     assert verify(graph) == []
+
+
+def test_operators_that_onnx_infers_nothing_for() -> None:
+    graph = graph_of("g (float[N,8,4,4] x) => (y) { m = MeanVarianceNormalization(x) y = Relu(m) }")
+    infer(graph)
+    assert shapes(graph) == {"m": ("N", 8, 4, 4), "y": ("N", 8, 4, 4)}
+    graph = from_proto(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 21]>
+        g (float[N,8,4,4] x, float[8] s) => (y) { m = GroupNormalization<num_groups=2>(x, s, s) y = Relu(m) }""")
+    )
+    infer(graph)
+    assert shapes(graph) == {"m": ("N", 8, 4, 4), "y": ("N", 8, 4, 4)}
+    assert graph.nodes[0].op == "GroupNormalization"
+
+
+def test_sizes_in_place_of_symbols() -> None:
+    graph = graph_of("""g (float[N,S,12] x) => (y) <int64[4] t = {0,-1,3,4}> { y = Reshape(x, t) }""")
+    infer(graph)
+    (y,) = graph.nodes[0].outputs
+    assert shapes_with(graph, {"N": 5, "S": 7}) == {graph.inputs[0]: (5, 7, 12), y: (5, 7, 3, 4)}
+    assert y.shape == ("N", None, 3, 4)
+
+
+def test_sizes_that_the_model_does_not_allow_for() -> None:
+    graph = graph_of("g (float[N,3] x, float[M,3] z) => (y) { y = Add(x, z) }")
+    assert shapes_with(graph, {"N": 5, "M": 7}) is None
