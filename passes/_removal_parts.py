@@ -93,16 +93,16 @@ def gather_rule(node: Node, cuts: Cuts) -> Mend:
 def pad_rule(node: Node, cuts: Cuts) -> Mend:
     """How many elements are added, or dropped, of those that stay."""
     data, result = node.inputs[0], node.outputs[0]
-    if not cuts.axes(result):
+    if not cuts.axes(data) and not cuts.axes(result):
         return Mend()
     given = known_list(node, cuts, "axes", 3) if is_given(node, "axes", 3) else list(range(rank_of(data)))
     axes = axes_of(node, given, rank_of(data))
     pads = known_list(node, cuts, "pads", 1)
     for place, axis in enumerate(axes):
-        out = cuts.of(result, axis)
-        if out is None:
+        if cuts.of(data, axis) is None and cuts.of(result, axis) is None:
             continue
-        kept, before, after = cuts.all_of(data, axis), pads[place], pads[place + len(axes)]
+        kept, out = cuts.all_of(data, axis), cuts.all_of(result, axis)
+        before, after = pads[place], pads[place + len(axes)]
         if (before or after) and node.attr("mode", b"constant") not in ("constant", b"constant"):
             raise failure(node, f"it repeats channels of axis {axis} at the border")
         inner = kept[max(0, -before) : len(kept) - max(0, -after)]

@@ -438,6 +438,9 @@ def test_channels_that_pad_drops() -> None:
     )
     removed = cut(model, [1, 2, 4, 5], 6, "w:0 a:1", {"p:1": [2, 3, 4], "v:1": [2, 3, 4]})
     assert operand(removed, "Pad", 1) == [0, -1, 0, 0, 0, -1, 0, 0]
+    dropped = [0, 1, -1, -1, -1, -1]
+    removed = cut(model, [1], 2, "", {"w:0": dropped, "a:1": dropped})
+    assert operand(removed, "Pad", 1) == [0, -1, 0, 0, 0, -1, 0, 0]
 
 
 def test_resize_to_sizes() -> None:
