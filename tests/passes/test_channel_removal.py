@@ -438,8 +438,10 @@ def test_channels_that_pad_drops() -> None:
     )
     removed = cut(model, [1, 2, 4, 5], 6, "w:0 a:1", {"p:1": [2, 3, 4], "v:1": [2, 3, 4]})
     assert operand(removed, "Pad", 1) == [0, -1, 0, 0, 0, -1, 0, 0]
-    dropped = [0, 1, -1, -1, -1, -1]
-    removed = cut(model, [1], 2, "", {"w:0": dropped, "a:1": dropped})
+    graph, dropped = graph_of(model), [0, 1, -1, -1, -1, -1]
+    coupling = coupling_of(graph, 2, "", {"w:0": dropped, "a:1": dropped})
+    removed = remove(graph, coupling, {"g": np.array([False, True])})
+    assert_same_as_masked(removed, random_feeds(model))
     assert operand(removed, "Pad", 1) == [0, -1, 0, 0, 0, -1, 0, 0]
 
 
