@@ -73,12 +73,18 @@ def unreachable(counts: KeptCounts, budgets: Sequence[Budget]) -> ConfigError:
         if not within(possible, budget.limit):
             whole = budget.cost.of({group: len(sizes) - 1 for group, sizes in counts.items()})
             return ConfigError(
-                f"at most {budget.limit:,.6g} {budget.what} can't be reached by removing channels: the least is "
-                f"{possible:,.6g}{_part(possible, whole)}; ask for more, lower min_channels or align, or exclude less"
+                f"at most {_number(budget.limit)} {budget.what} can't be reached by removing channels: the least is "
+                f"{_number(possible)}{_part(possible, whole)}; ask for more, lower min_channels or align, or exclude less"
             )
-    each = ", ".join(f"{b.limit:,.6g} {b.what} (alone at least {p:,.6g})" for b, p in zip(budgets, least, strict=True))
+    each = ", ".join(
+        f"{_number(b.limit)} {b.what} (alone at least {_number(p)})" for b, p in zip(budgets, least, strict=True)
+    )
     return ConfigError(f"the budgets can't be met together by removing channels: {each}; ask for more of one of them")
 
 
 def _part(cost: float, whole: float) -> str:
-    return f", {cost / whole:.1%} of {whole:,.6g}" if whole > 0 else ""
+    return f", {cost / whole:.1%} of {_number(whole)}" if whole > 0 else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -155,8 +155,9 @@ class Program:
         parts = [csr_array((values, (row_of, columns)), shape=(len(equal), self._columns))]
         low, high = list(equal), list(equal)
         for cost, limit in zip(self._costs, limits, strict=False):
-            scale = max(abs(limit - cost.constant), 1e-300)
-            parts.append(csr_array(self._cost_row(cost)[None] / scale))
+            row = self._cost_row(cost)
+            scale = max(abs(limit - cost.constant), 1e-6 * float(np.abs(row).max(initial=0.0))) or 1.0
+            parts.append(csr_array(row[None] / scale))
             low.append(-np.inf)
             high.append((limit - cost.constant) / scale)
         integrality = np.zeros(self._columns, dtype=np.int64)

@@ -47,7 +47,7 @@ class LatencyTable:
     Attributes:
         engine: what ran them.
         threads: that it was given; None: as many as it takes by itself.
-        cost: the sum over the layers. What runs between them isn't in it.
+        cost: the sum over the layers. What runs between them isn't in it, nor are layers whose sizes aren't known.
         layers: in graph order.
         timings: models that were timed.
     """

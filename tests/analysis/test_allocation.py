@@ -82,7 +82,7 @@ def test_the_complaint_has_the_least_cost(seed: int, monotone: bool) -> None:
     errors, counts, cost = random_problem(seed, monotone)
     least = min(cost.of(choice) for choice in every_choice(counts))
     for method in (allocate, allocate_greedily):
-        with pytest.raises(ConfigError, match=f"the least is {least:,.6g}, .*% of "):
+        with pytest.raises(ConfigError, match=f"the least is {least:,.0f}, .*% of "):
             method(errors, counts, [Budget("MACs", cost, least * 0.99)])
 
 
@@ -110,6 +110,14 @@ def test_nothing_to_choose_is_either_fine_or_out_of_reach() -> None:
     assert allocate({}, {}, [Budget("MACs", cost, 10)]).kept == {}
     with pytest.raises(ConfigError, match="the least is 10"):
         allocate({}, {}, [Budget("MACs", cost, 9)])
+
+
+def test_a_budget_that_layers_without_groups_use_up_is_out_of_reach() -> None:
+    counts = {"a": (8, 16)}
+    cost = tabulate(CountPolynomial({("a",): 1e6, (): 1e9}), counts, {})
+    for limit in (1e9, 0.0):
+        with pytest.raises(ConfigError, match=r"the least is 1,008,000,000, 99\.2% of 1,016,000,000"):
+            allocate({"a": (1.0, 0.0)}, counts, [Budget("MACs", cost, limit)])
 
 
 def test_errors_that_are_all_the_same_still_meet_the_budget() -> None:
