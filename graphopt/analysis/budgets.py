@@ -73,8 +73,9 @@ def unreachable(counts: KeptCounts, budgets: Sequence[Budget]) -> ConfigError:
         if not within(possible, budget.limit):
             whole = budget.cost.of({group: len(sizes) - 1 for group, sizes in counts.items()})
             return ConfigError(
-                f"at most {_number(budget.limit)} {budget.what} can't be reached by removing channels: the least is "
-                f"{_number(possible)}{_part(possible, whole)}; ask for more, lower min_channels or align, or exclude less"
+                f"at most {_number(budget.limit)} {budget.what} can't be reached by removing channels: "
+                f"the least is {_number(possible)}{_part(possible, whole)}; "
+                "ask for more, lower min_channels or align, or exclude less"
             )
     each = ", ".join(
         f"{_number(b.limit)} {b.what} (alone at least {_number(p)})" for b, p in zip(budgets, least, strict=True)
