@@ -7,7 +7,7 @@ import numpy as np
 from graphopt.analysis.coupling_groups import Kept
 from graphopt.ir import Node, fixed_value
 from graphopt.ir.operands import is_given
-from graphopt.passes._removal_cuts import Cuts, Mend, axes_of, failure, known_list, rank_of, said
+from graphopt.passes._removal_cuts import Cuts, Mend, axes_of, failure, known_list, known_size, rank_of, said
 from graphopt.passes._removal_sizes import Sizes
 
 # A Slice that runs backwards to the front ends before index 0; any end further out than that means it.
@@ -16,12 +16,19 @@ _BEFORE_FRONT = -(2**31)
 
 def split_rule(node: Node, cuts: Cuts) -> Mend:
     """Sizes of the parts, where they aren't equal any more."""
-    axis = int(node.attr("axis", 0))
-    axis += rank_of(node.inputs[0]) if axis < 0 else 0
-    if cuts.of(node.inputs[0], axis) is None:
+    data, axis = node.inputs[0], int(node.attr("axis", 0))
+    axis += rank_of(data) if axis < 0 else 0
+    kept = cuts.of(data, axis)
+    if kept is None:
         return Mend()
-    sizes = [cuts.left(output, axis) for output in node.outputs]
-    if is_given(node, "split", 1):
+    is_stated = is_given(node, "split", 1)
+    before = known_list(node, cuts, "split", 1) if is_stated else [known_size(t, axis) for t in node.outputs]
+    parts = np.split(kept, np.cumsum(before)[:-1])
+    for part, output in zip(parts, node.outputs, strict=True):
+        if not output.is_empty() and not np.array_equal(part, cuts.all_of(output, axis)):
+            raise failure(node, f"'{output.name}' doesn't keep the same channels")
+    sizes = [int(part.sum()) for part in parts]
+    if is_stated:
         return said(node, "split", 1, sizes)
     if len(set(sizes)) == 1:
         return Mend()

@@ -249,6 +249,18 @@ def test_equal_splits_are_spelled_out_where_they_become_unequal(opset: int, attr
     assert len(even.pruned.graph.node[1].input) == 1
 
 
+def test_a_part_that_nobody_reads_shrinks_too() -> None:
+    body = "a = Conv(x, w)\n p, o, q = Split<axis=1>(a, s)\n c = Conv(p, u)\n d = Conv(q, v)\n y = Add(c, d)"
+    model = network(
+        "float[N,3,4,4] x => float[N,2,4,4] y",
+        body,
+        {"w": [6, 3, 1, 1], "u": [2, 2, 1, 1], "v": [2, 1, 1, 1]},
+        "int64[3] s = {2, 3, 1}",
+    )
+    slots = {"p:1": [0, 1], "u:1": [0, 1], "o:1": [2, 3, 4], "q:1": [5], "v:1": [5]}
+    assert operand(cut(model, [1, 3, 5], 6, "w:0 a:1", slots), "Split", 1) == [1, 1, 1]
+
+
 def test_reshape_targets() -> None:
     # Shuffle: [N, 2·3, 4, 4] as 2 groups of 3; a unit is one place in both groups.
     body = (

@@ -5,7 +5,7 @@ Values stay near 1 in size, so that differences aren't drowned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,11 @@ class Value:
 class Network:
     """A model that is being written. Values are [N, C, H, W] unless a method says otherwise."""
 
-    def __init__(self, opset: int, batch: int | str, seed: int) -> None:
+    def __init__(self, opset: int, batch: int | str, seed: int, *, any_size: bool = False) -> None:
+        """With `any_size` nothing is stated of height and width, and what a `Value` says of them must not be used."""
         self.opset = opset
         self.batch = batch
+        self.any_size = any_size
         self.rng = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.stored: list[onnx.TensorProto] = []
@@ -81,10 +83,14 @@ class Network:
         return model
 
     def described(self, x: Value) -> onnx.ValueInfoProto:
-        return self.typed(x.name, x.channels, x.height, x.width)
+        places = [None, None] if self.any_size and x.height > 1 else [x.height, x.width]
+        return self.typed(x.name, x.channels, *places)
 
-    def typed(self, name: str, *shape: int) -> onnx.ValueInfoProto:
+    def typed(self, name: str, *shape: int | None) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [self.batch, *shape])
+
+
+Block = Callable[[Network, Value], Value]
 
 
 def conv(net: Network, x: Value, out: int, kernel: int = 3, group: int = 1, stride: int = 1) -> Value:

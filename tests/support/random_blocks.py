@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from tests.support.network_writer import Network, Value, activation, conv, layer, like, linear
+from tests.support.network_writer import Block, Network, Value, activation, conv, layer, like, linear
 
 
 def plain(net: Network, x: Value) -> Value:
@@ -97,19 +95,6 @@ def attention(net: Network, x: Value) -> Value:
     rows = net.op("Add", linear(net, merged, heads * size, c), tokens)
     back = net.op("Transpose", rows, perm=[0, 2, 1])
     return like(x, net.reshape(back, 0, c, x.height, x.width))
-
-
-def computed_reshape(net: Network, x: Value) -> Value:
-    """[N, C, H, W] → [N, C, H·W] → and back, with targets computed from shapes, as tracing exporters write them."""
-    y = layer(net, x, 8)
-    shape = net.op("Shape", y.name)
-    batch = net.op("Gather", shape, net.ints(0), axis=0)
-    channels = net.op("Gather", shape, net.ints(1), axis=0) if net.rng.random() < 0.5 else net.ints(y.channels)
-    flat = net.op("Reshape", y.name, net.op("Concat", batch, channels, net.ints(-1), axis=0))
-    flat = net.op("Relu", flat)
-    back = net.op("Reshape", flat, net.op("Concat", batch, net.ints(y.channels, y.height, y.width), axis=0))
-    net.stated.append(net.described(like(y, back)))  # inference can't tell, and tracing exporters do
-    return like(y, back)
 
 
 def conv_transpose(net: Network, x: Value) -> Value:
@@ -254,8 +239,14 @@ def normalized_over_channels(net: Network, x: Value) -> Value:
     return like(x, net.op("Sub", x.name, mean))
 
 
-MAP_BLOCKS: tuple[Callable[[Network, Value], Value], ...] = (
+MAP_BLOCKS: tuple[Block, ...] = (
     *(plain, residual, inverted_residual, concatenated, split, shuffle, grouped, depthwise, squeeze_excite, attention),
-    *(computed_reshape, conv_transpose, pool, resize, instance_norm, depth_to_space, channels_last, padded_shortcut),
+    *(conv_transpose, pool, resize, instance_norm, depth_to_space, channels_last, padded_shortcut),
     *(sliced, picked, expanded, shared_weight, recurrent, chosen, normalized_over_channels),
 )
+
+ANY_SIZE = frozenset(
+    {plain, residual, inverted_residual, concatenated, split, grouped, depthwise, squeeze_excite, conv_transpose}
+)
+ANY_SIZE |= {instance_norm, channels_last, padded_shortcut, sliced, picked, chosen, normalized_over_channels}
+"""Those that don't care how high and wide a map is."""

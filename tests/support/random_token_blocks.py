@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 from onnx import helper
 
-from tests.support.network_writer import Network, Value, layer, like, linear
+from tests.support.network_writer import Block, Network, Value, layer, like, linear
 
 
 def _rows(net: Network, x: Value) -> str:
@@ -217,7 +215,7 @@ def looked_over(net: Network, x: Value) -> Value:
     return like(y, net.op("Add", y.name, net.listed("Unsqueeze", [best], 13, axes=[3])))
 
 
-TOKEN_BLOCKS: tuple[Callable[[Network, Value], Value], ...] = (
+TOKEN_BLOCKS: tuple[Block, ...] = (
     *(fused_attention, einsum_attention, decomposed_layer_norm, gated_linear_unit, merged_height, one_dimensional),
     *(three_dimensional, weights_on_the_left, unit_vectors, group_norm, quantized_weight, constant_nodes),
     *(branches_of_if, looked_over),
