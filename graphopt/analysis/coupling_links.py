@@ -113,8 +113,14 @@ class Links:
         self.balances.append((Slot(tensor, axis), groups))
 
     def free(self, tensor: Tensor, axis: int) -> None:
-        """The operation doesn't mind which elements of the axis are there (it sums over them)."""
-        self._mentioned.add(Slot(tensor, axis))
+        """The operation doesn't mind which elements of the axis are there (it sums over them).
+
+        Elements of an axis of unknown size can't be set to zero, as nobody knows which they are; so they stay.
+        """
+        if self.shapes.is_static(tensor, axis):
+            self._mentioned.add(Slot(tensor, axis))
+        else:
+            self.hold(tensor, axis, f"{self.node.op} reads it, and its size isn't known")
 
     def batch(self, tensor: Tensor, axis: int) -> None:
         """The axis numbers separate products."""

@@ -46,9 +46,13 @@ def first_operand(node: Node, links: Links) -> None:
 
 
 def channel_norm(node: Node, links: Links) -> None:
-    """BatchNormalization and InstanceNormalization: parameters along axis 1."""
+    """BatchNormalization and InstanceNormalization: parameters along axis 1.
+
+    Until opset 8 BatchNormalization could have parameters for every place, too (`spatial` 0).
+    """
     x, y = node.inputs[0], node.outputs[0]
-    over = range(2, links.rank(x)) if node.op == "InstanceNormalization" else ()
+    is_by_channel = node.op == "BatchNormalization" and node.attr("spatial", 1)
+    over = () if is_by_channel else range(2, links.rank(x))
     _but(links, x, y, over, f"{node.op} normalizes over it")
     for tensor in (*node.inputs[1:], *links.results()[1:]):
         links.same(tensor, 0, y, 1)
