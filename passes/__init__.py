@@ -29,6 +29,7 @@ CATALOGUE: dict[str, str] = {
     "eliminate-dead-channels": "graphopt.passes.eliminate_dead_channels:EliminateDeadChannels",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",
     "absorb-biases": "graphopt.passes.absorb_biases:AbsorbBiases",
+    "eliminate-channels": "graphopt.passes.eliminate_channels:EliminateChannels",
     "equalize-channels": "graphopt.passes.equalize_channels:EqualizeChannels",
     "smooth-activations": "graphopt.passes.smooth_activations:SmoothActivations",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",

@@ -55,6 +55,37 @@ class CostTable:
             total = line if total is None else total + line
         return total
 
+    def restricted(self, counts: KeptCounts, fewer: KeptCounts) -> CostTable:
+        """The same cost over fewer sizes.
+
+        Args:
+            counts: the sizes that it is over.
+            fewer: some of these; groups that are missing stay whole.
+        """
+        places = {
+            group: [sizes.index(size) for size in fewer.get(group, sizes[-1:])] for group, sizes in counts.items()
+        }
+        builder = TableBuilder(fewer, {})
+        builder.add_constant(self.constant)
+        for group, table in self.single.items():
+            line = table[places[group]]
+            if group in fewer:
+                builder.add_single(group, line)
+            else:
+                builder.add_constant(float(line[0]))
+        for (g, h), table in self.pairs.items():
+            part = table[np.ix_(places[g], places[h])]
+            match g in fewer, h in fewer:
+                case True, True:
+                    builder.add_pair(g, h, part)
+                case True, False:
+                    builder.add_single(g, part[:, 0])
+                case False, True:
+                    builder.add_single(h, part[0])
+                case _:
+                    builder.add_constant(float(part[0, 0]))
+        return builder.build()
+
     @cached_property
     def _pairs_of(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         found: dict[str, list[tuple[str, str]]] = {}
@@ -86,6 +117,10 @@ class TableBuilder:
             free = [group for group in monomial if group in self._sizes]
             whole = prod(self._units[group] for group in monomial if group not in self._sizes)
             self._add_monomial(tuple(free), coefficient * whole)
+
+    def add_constant(self, value: float) -> None:
+        """A cost that no size changes."""
+        self._constant += value
 
     def add_single(self, group: str, table: Table) -> None:
         """A cost that depends on the size of one group."""

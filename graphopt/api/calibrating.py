@@ -12,6 +12,7 @@ from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, load
 from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.eliminate_channels import EliminateChannels
 from graphopt.passes.protect_small_values import ProtectSmallValues
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
@@ -61,6 +62,11 @@ def calibrate(
     last = next((i for i, p in enumerate(choice.passes) if isinstance(p, Calibrate)), None)
     if last is None:
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
+    if choice.has(EliminateChannels):
+        raise ConfigError(
+            "ranges are of one model, and this pipeline removes channels of it: `graphopt optimize --preset float "
+            "--prune …` writes the smaller model, which can be calibrated"
+        )
     graph = load(model, base_dir=base_dir)
     samples = open_samples(calibration_data, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress, resources)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from graphopt.calibration import Dataset
 from graphopt.errors import ConfigError, nearest
 from graphopt.passes import find_pass
 from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.eliminate_channels import EliminateChannels
+from graphopt.passes.equalize_channels import EqualizeChannels
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.passes.presets import preset as preset_passes
+from graphopt.passes.smooth_activations import SmoothActivations
 from graphopt.pipeline import Context, Pass
 from graphopt.pipeline.options import make_pass, plain_options
 from graphopt.pipeline.passes import Progress, Resources
@@ -24,6 +27,9 @@ from graphopt.targets import Target, find_target
 
 Passes: TypeAlias = str | Sequence[str | Pass]
 """A pipeline as text ("fold-batch-norm,calibrate{method=minmax}"), or passes, each as text or as an object."""
+
+Prune: TypeAlias = str | Mapping[str, Any]
+"""Options of `eliminate-channels`: "macs=0.5, importance=l1", or as plain values by name."""
 
 DEFAULT_PRESET = "int8"
 
@@ -62,6 +68,7 @@ def choose_pipeline(
     preset: str | None = None,
     config: str | Path | None = None,
     passes: Passes | None = None,
+    prune: Prune | None = None,
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
@@ -74,6 +81,7 @@ def choose_pipeline(
         preset: name of a preset; `int8` when none of the three is given.
         config: a pipeline file (TOML).
         passes: a pipeline as text, or passes.
+        prune: options of `eliminate-channels`, which is put in front of what prepares and plans 8 bits.
         skip: names of passes to leave out.
         keep_float: nodes to keep in float, added to the option of `plan-quantization`.
         method: how `calibrate` chooses ranges.
@@ -93,7 +101,7 @@ def choose_pipeline(
         pipeline = Pipeline(_resolve(passes))
     elif config is None:
         pipeline = Pipeline(_resolve(preset_passes(preset or DEFAULT_PRESET, aim)))
-    chosen = _without(pipeline.passes, skip)
+    chosen = _pruning(_without(pipeline.passes, skip), prune)
     if keep_float:
         _require(chosen, PlanQuantization, "keep-float")
         chosen = tuple(
@@ -110,6 +118,21 @@ def choose_pipeline(
             make_pass(Calibrate, {**plain_options(p), **options}) if isinstance(p, Calibrate) else p for p in chosen
         )
     return Choice(chosen, aim, pipeline.settings)
+
+
+def _pruning(passes: tuple[Pass, ...], prune: Prune | None) -> tuple[Pass, ...]:
+    """With channel elimination in front of the passes that depend on which channels there are."""
+    if prune is None:
+        return passes
+    if any(isinstance(p, EliminateChannels) for p in passes):
+        raise ConfigError("prune is given, and the pipeline has eliminate-channels: give the options there")
+    if isinstance(prune, str):
+        (pruning,) = passes_from_text(f"{EliminateChannels.name}{{{prune}}}", find_pass)
+    else:
+        pruning = make_pass(EliminateChannels, prune)
+    depend = (EqualizeChannels, SmoothActivations, PlanQuantization)
+    position = next((k for k, p in enumerate(passes) if isinstance(p, depend)), len(passes))
+    return (*passes[:position], pruning, *passes[position:])
 
 
 def _read(path: Path) -> Pipeline:

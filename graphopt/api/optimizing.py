@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from numpy.typing import ArrayLike
 
-from graphopt.api.choice import Passes, choose_pipeline
+from graphopt.api.choice import Passes, Prune, choose_pipeline
 from graphopt.api.emitting import Saved, check_format, check_output, check_sizes, save_result
 from graphopt.api.guarding import Guard
 from graphopt.api.metrics import Demand, Judge, Metric, demand
@@ -75,6 +75,7 @@ def optimize(
     validation_data: Source | None = None,
     preprocess: str | Path | Preprocess | None = None,
     labels: ArrayLike | None = None,
+    prune: Prune | None = None,
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
     method: str | None = None,
@@ -107,6 +108,8 @@ def optimize(
         preprocess: how images become the model's input, for samples in folders of images: "imagenet", "imagenet-bgr",
             "unit", "raw", a TOML file, or a `Preprocess`.
         labels: one class index per row of the validation samples; default: the array `labels` in their file.
+        prune: remove channels first: options of the pass `eliminate-channels`, as text ("macs=0.5, align=8") or by name
+            ({"macs": 0.5}). It runs in front of what prepares and plans 8 bits; what it did is `report.elimination`.
         skip: names of passes to leave out.
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
         method: how ranges are chosen from what was observed: "minmax", "ema", "percentile", "kl", "mse", "auto".
@@ -140,6 +143,7 @@ def optimize(
         preset=preset,
         config=config,
         passes=passes,
+        prune=prune,
         skip=skip,
         keep_float=keep_float,
         method=method,
@@ -211,6 +215,7 @@ def optimize(
         remarks=tuple(compiled.remarks.items),
         notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph)), *saved.notes),
         layers=layers_of(graph),
+        elimination=ctx.elimination,
         measurement=measurement,
         unmeasured=unmeasured,
         seconds=time.perf_counter() - began,

@@ -11,6 +11,8 @@ from graphopt import api
 from graphopt.cli import options
 from graphopt.cli.print_ir import PrintIr
 from graphopt.cli.screen import PassProgress, Screen
+from graphopt.errors import ConfigError
+from graphopt.ir.files import check_output_path
 from graphopt.pipeline import Instrument
 from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Timing, Verify
 from graphopt.report.pages import summary_page
@@ -40,6 +42,11 @@ def optimize(
     ] = None,
     preprocess: options.Preprocess = None,
     labels: options.Labels = None,
+    prune: options.Prune = None,
+    save_prune_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write which channels were removed, to edit and replay (plan=FILE)."),
+    ] = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
     max_drop: Annotated[
@@ -103,6 +110,8 @@ def optimize(
     quiet: options.Quiet = False,
 ) -> None:
     """Compile a float model for a target, measure the result against the original, and write it."""
+    if save_prune_plan is not None:
+        check_plan(save_prune_plan, model, prune)
     timing = Timing()
     screen = Screen(as_json, quiet)
     watching: list[Instrument] = [timing] if time_passes else []
@@ -127,6 +136,7 @@ def optimize(
                 validation_data=validation_data,
                 preprocess=preprocess,
                 labels=options.read_labels(labels),
+                prune=prune,
                 skip=options.split(skip),
                 keep_float=tuple(keep_float or ()),
                 method=calibration_method,
@@ -147,5 +157,19 @@ def optimize(
         found = error.verification
         screen.show(verification_page(found, all_nodes=False), {"output": None, "verification": found.to_dict()})
         raise
+    if save_prune_plan is not None and result.report.elimination is not None:
+        result.report.elimination.save_plan(save_prune_plan)
     page = summary_page(result.report, timing=str(timing) if time_passes else "", remarks=remarks)
     screen.show(page, result.report.to_dict())
+
+
+def check_plan(path: Path, model: Path, prune: str | None) -> None:
+    """Refuse a place for the plan before the work begins.
+
+    Raises:
+        ConfigError: no channels are going to be removed, or it is the model's file.
+        EmitError: it can't be written.
+    """
+    if prune is None:
+        raise ConfigError("--save-prune-plan says where to write which channels were removed: give --prune, too")
+    check_output_path(path, (model,))

@@ -60,6 +60,14 @@ Percentile: TypeAlias = Annotated[
         metavar="P", help="Method percentile: the share of values that is covered, in percent. [default: 99.99]"
     ),
 ]
+Prune: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Remove channels first: macs=0.5 keeps half of the MACs; ratio=, params=, bytes=, latency= and the other "
+        "options of eliminate-channels, see `passes`.",
+    ),
+]
 Skip: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="PASS", help="Leave this pass out. May be repeated, or a,b,c.")
 ]

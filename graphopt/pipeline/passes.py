@@ -15,6 +15,7 @@ from graphopt.quant import Range
 from graphopt.targets.spec import Target
 
 if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
+    from graphopt.analysis.elimination_record import Elimination
     from graphopt.calibration import DataHash, Dataset, Statistic
 
 Progress = Callable[[str, int, int | None], None]
@@ -48,7 +49,7 @@ class Context:
     observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran. `kept` is what passes
     before it chose by the samples, under names of their own: it is saved with the ranges, which depend on it, and comes
     back among `ranges`. `reference` is the float model as it was before a pass first changed a weight at the expense of
-    the outputs; None until then.
+    the outputs; None until then. `elimination` is what `eliminate-channels` did.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -62,6 +63,7 @@ class Context:
     data: DataHash | None = None
     kept: dict[str, Range] = field(default_factory=dict[str, Range])
     reference: ModelProto | None = None
+    elimination: Elimination | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.pipeline import PassRecord
 from graphopt.report.document import Document, Line, Table
+from graphopt.report.elimination import elimination_page
 from graphopt.report.guarding import guarded_page
 from graphopt.report.inspection import Inspection, Port
 from graphopt.report.layer_errors import layer_errors_page
@@ -40,6 +41,8 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     elif declined := report.declined:
         by_pass = ", ".join(f"{name} {count}" for name, count in declined.items())
         page.append(Line(f"  declined: {declined.total()} ({by_pass}); --remarks says which and why"))
+    if report.elimination is not None:
+        page += [Line(), *elimination_page(report.elimination)]
     if report.layers:
         page += [Line(), *_precision(report.layers)]
     page += [Line(), *_accuracy(report)]

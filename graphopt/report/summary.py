@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from graphopt.analysis.elimination_record import Elimination
 from graphopt.ir import Graph
 from graphopt.ir.to_proto import value_bytes
 from graphopt.passes.plan_quantization import PlanQuantization
@@ -93,6 +94,7 @@ class Report:
         verification: what the target's engine makes of the result; None when it wasn't asked for.
         guarded: what the accuracy guard did; None when nothing was demanded.
         errors: what each layer loses; None when it wasn't asked for.
+        elimination: which channels were removed; None when that wasn't asked for.
     """
 
     source: str
@@ -111,6 +113,7 @@ class Report:
     verification: Verification | None = None
     guarded: Guarded | None = None
     errors: ErrorReport | None = None
+    elimination: Elimination | None = None
 
     @property
     def declined(self) -> Counter[str]:
