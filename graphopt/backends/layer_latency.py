@@ -17,7 +17,8 @@ from graphopt.analysis.cost_tables import CostTable, TableBuilder
 from graphopt.analysis.kept_counts import KeptCounts
 from graphopt.analysis.layer_costs import LayerCosts
 from graphopt.backends.engines import Engine
-from graphopt.backends.layer_times import ROUNDS, LayerTimes, Stopwatch
+from graphopt.backends.layer_stopwatch import Stopwatch
+from graphopt.backends.layer_times import ROUNDS, LayerTimes
 from graphopt.backends.single_layer import single_layer
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Graph

@@ -8,77 +8,20 @@ more (Concat)   a + b·MACs + c·values read + d·values written, none negative,
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from graphopt.analysis.cost_tables import TableBuilder
 from graphopt.analysis.count_polynomial import CountPolynomial
 from graphopt.analysis.kept_counts import KeptCounts
-from graphopt.backends.engines import Engine
-from graphopt.backends.single_layer import LayerInput, Signature, SingleLayer
-from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.backends.layer_stopwatch import Stopwatch
+from graphopt.backends.single_layer import LayerInput, SingleLayer
 
 # What the rounds measure: so many sizes of each group in all combinations; None: every size, the other group whole.
 _GRIDS = (2, None, 3, 5)
 ROUNDS = len(_GRIDS)
-_WARM_UP = 2
-_FEWEST_CALLS, _MOST_CALLS, _ENOUGH_SECONDS = 4, 50, 0.02
-
-
-@dataclass
-class Stopwatch:
-    """Times layers in an engine, each signature once.
-
-    A time is the least of several calls, since whatever else the machine does only adds.
-
-    Attributes:
-        engine: what runs them.
-        threads: that it is given; None leaves it to the engine.
-        end: when to stop, on the clock of `time.perf_counter`.
-        known: signature and copies → seconds of one layer; None where the engine can't run it.
-        complaint: why the last one that couldn't be run couldn't.
-    """
-
-    engine: Engine
-    threads: int | None
-    end: float
-    known: dict[Signature, float | None] = field(default_factory=dict[Signature, float | None])
-    complaint: str = "there is none whose sizes are known"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time to measure is spent."""
-        return time.perf_counter() > self.end
-
-    def seconds(self, layer: SingleLayer, counts: Mapping[str, int], copies: int) -> float | None:
-        """Seconds of a call, or None where the engine can't run the layer."""
-        signature = (layer.signature(counts), copies)
-        if signature not in self.known:
-            try:
-                self.known[signature] = self._time(*layer.model(counts, copies)) / copies
-            except (UnsupportedError, CalibrationError) as error:
-                self.known[signature], self.complaint = None, str(error)
-        return self.known[signature]
-
-    def _time(self, model: ModelProto, feed: Mapping[str, NDArray[Any]]) -> float:
-        if self.engine.run is None:
-            raise UnsupportedError(f"{self.engine.title} doesn't run on this machine")
-        run = self.engine.run(model, itertools.repeat(feed), self.threads)
-        for _ in range(_WARM_UP):
-            next(run)
-        least, spent, calls = np.inf, 0.0, 0
-        while calls < _FEWEST_CALLS or (calls < _MOST_CALLS and spent < _ENOUGH_SECONDS):
-            began = time.perf_counter()
-            next(run)
-            taken = time.perf_counter() - began
-            least, spent, calls = min(least, taken), spent + taken, calls + 1
-        return least
 
 
 class LayerTimes:
@@ -111,14 +54,23 @@ class LayerTimes:
         copies = self._single.copies(self.macs.at(self._units))
         found: dict[tuple[int, ...], float] = {}
         for point in points:
-            kept = {group: self._counts[group][i] for group, i in zip(self._groups, point, strict=True)}
-            taken = stopwatch.seconds(self._single, {**self._units, **kept}, copies)
+            taken = stopwatch.seconds(self._single, self._kept(point), copies)
             if taken is None:
                 self.times = {}
                 return
             found[point] = taken
         self.times |= found
+        if grid is None:
+            self._look_again(stopwatch, copies)
         self._pairs = self._pairs if grid is None else self._spreads(grid)
+
+    def _look_again(self, stopwatch: Stopwatch, copies: int) -> None:
+        """Time again what is slower than a larger size: the machine may have been busy with something else."""
+        assert self._single is not None
+        for point, taken in list(self.times.items()):
+            larger = [t for p, t in self.times.items() if all(a >= b for a, b in zip(p, point, strict=True))]
+            if taken > min(larger):
+                self.times[point] = stopwatch.again(self._single, self._kept(point), copies)
 
     def add_to(self, builder: TableBuilder, rate: float) -> None:
         """Its seconds, at all sizes; `rate`: seconds a multiply-accumulate where nothing is measured."""
@@ -134,6 +86,11 @@ class LayerTimes:
                 builder.add_pair(first, second, self._plane())
             case _:
                 builder.add(self._fit(self._single))
+
+    def _kept(self, point: tuple[int, ...]) -> dict[str, int]:
+        """Units of every group at a point."""
+        here = {group: self._counts[group][i] for group, i in zip(self._groups, point, strict=True)}
+        return {**self._units, **here}
 
     def _lines(self) -> list[tuple[int, ...]]:
         """Every size of each group, the other one whole."""
@@ -176,11 +133,7 @@ class LayerTimes:
         from scipy.optimize import nnls  # slow to import
 
         features = (CountPolynomial.constant(1), self.macs, *single.features())
-        kept = [
-            {**self._units, **{g: self._counts[g][i] for g, i in zip(self._groups, point, strict=True)}}
-            for point in self.times
-        ]
-        values = np.array([[feature.at(counts) for feature in features] for counts in kept])
+        values = np.array([[feature.at(self._kept(point)) for feature in features] for point in self.times])
         scales = values.max(axis=0)
         times = np.array(list(self.times.values()))
         found, _ = nnls(values / scales / times[:, None], np.ones(len(times)))

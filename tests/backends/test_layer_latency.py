@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto
 from graphopt.analysis.coupling import couple
 from graphopt.analysis.kept_counts import KeptCounts, kept_counts
 from graphopt.analysis.layer_costs import LayerCosts
-from graphopt.backends import layer_latency, layer_times
+from graphopt.backends import layer_latency, layer_stopwatch
 from graphopt.backends.engines import ONNXRUNTIME, Engine
 from graphopt.backends.layer_latency import LatencyTable, measure_layers, without_slower
 from graphopt.backends.single_layer import single_layer
@@ -48,7 +48,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(lambda node, data, weight: 1e-6 * prod(weight))
-    for module in (layer_latency, layer_times):
+    for module in (layer_latency, layer_stopwatch):
         monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
     return clock
 
@@ -115,6 +115,22 @@ def test_equal_layers_are_timed_once(clock: Clock) -> None:
     table, _, _ = measure(graph, clock)
     assert len(clock.ran) == len(set(clock.ran)) == table.timings
     assert len({layer.seconds for layer in table.layers[1:4]}) == 1
+
+
+def test_a_size_that_something_else_slowed_down_is_timed_again(clock: Clock) -> None:
+    disturbed: dict[tuple[int, ...], int] = {(16, 3, 1, 1): 10}
+
+    def seconds(_node: NodeProto, _data: object, weight: tuple[int, ...]) -> float:
+        left = disturbed[weight] = disturbed.get(weight, 0) - 1
+        return 1e-3 * prod(weight) * (100 if left >= 0 else 1)
+
+    clock.formula = seconds
+    table, counts, _ = measure(chain(), clock)
+    assert disturbed[16, 3, 1, 1] < 0
+    a = [3e-3 * size for size in counts["a:1"]]
+    whole = {"a:1": 3, "b:1": 7}
+    steps = [table.cost.of(whole) - table.cost.of({**whole, "a:1": i}) for i in range(4)]
+    assert steps == pytest.approx([a[-1] - x + 64e-3 * (32 - size) for x, size in zip(a, counts["a:1"], strict=True)])
 
 
 def test_when_time_is_over_the_ends_have_been_measured(clock: Clock) -> None:
