@@ -44,32 +44,36 @@ class EliminateDeadChannels(Pass):
     lossless: ClassVar[bool] = True
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Ask cheaply first: how channels hang together is only found out where one is constant or unheard."""
-        constants = constant_channels(graph)
-        if not constants.values and not has_unheard_channels(graph):
-            return
-        coupling = couple(graph)
-        found, edits = _foldable(graph, coupling, constants)
-        for survivor in found.survivors:
-            count = _counted(survivor.units, "channel")
-            message = (
-                f"{count} of '{_origin(survivor.group).name}' constant or unheard, but not removed: {survivor.reason}"
-            )
-            ctx.remarks.declined(graph.producer(_origin(survivor.group)), message)
-        _decline_frozen(graph, coupling, constants, ctx)
-        if not found.units:
-            return
-        _remark(graph, coupling, found, ctx)
-        for edit in edits:
-            edit.apply(graph)
-        keep = {name: ~dead for name, dead in found.units.items()}
-        if edits:
-            graph.sort()
+        """Until nothing is left to remove: channels hang together otherwise once a convolution has lost groups."""
+        while _round(graph, ctx):
             fill_types(graph)
-            after = couple(graph)
-            keep = _carried_over(coupling, after, keep)
-            coupling = after
-        remove_channels(graph, coupling, keep)
+
+
+def _round(graph: Graph, ctx: Context) -> bool:
+    """Remove what is dead; whether there was anything.
+
+    Asks cheaply first: how channels hang together is only found out where one is constant or unheard.
+    """
+    constants = constant_channels(graph)
+    if not constants.values and not has_unheard_channels(graph):
+        return False
+    coupling = couple(graph)
+    found, edits = _foldable(graph, coupling, constants)
+    if not found.units:
+        _decline(graph, coupling, constants, found, ctx)
+        return False
+    _remark(graph, coupling, found, ctx)
+    for edit in edits:
+        edit.apply(graph)
+    keep = {name: ~dead for name, dead in found.units.items()}
+    if edits:
+        graph.sort()
+        fill_types(graph)
+        after = couple(graph)
+        keep = _carried_over(coupling, after, keep)
+        coupling = after
+    remove_channels(graph, coupling, keep)
+    return True
 
 
 def _foldable(graph: Graph, coupling: Coupling, constants: ConstantChannels) -> tuple[DeadChannels, list[LinearEdit]]:
@@ -128,7 +132,13 @@ def _remark(graph: Graph, coupling: Coupling, found: DeadChannels, ctx: Context)
         ctx.remarks.applied(graph.producer(_origin(group)), message)
 
 
-def _decline_frozen(graph: Graph, coupling: Coupling, constants: ConstantChannels, ctx: Context) -> None:
+def _decline(graph: Graph, coupling: Coupling, constants: ConstantChannels, found: DeadChannels, ctx: Context) -> None:
+    """Say why what looks dead stays."""
+    for survivor in found.survivors:
+        origin = _origin(survivor.group)
+        count = _counted(survivor.units, "channel")
+        message = f"{count} of '{origin.name}' constant or unheard, but not removed: {survivor.reason}"
+        ctx.remarks.declined(graph.producer(origin), message)
     for group in coupling.groups:
         if group.frozen is None or group.units < 2:
             continue

@@ -138,6 +138,18 @@ def _reduce(node: Node, values: Values, _opset: int) -> Values | None:
     return values if node.attr("keepdims", 1) else values.squeeze(tuple(found))
 
 
+def _top_k(node: Node, values: Values, _opset: int) -> Values | None:
+    """The largest of equal values."""
+    axes = normalized_axes([int(node.attr("axis", -1))], values.ndim)
+    return None if axes is None else collapsed(values, axes)
+
+
+def _cumulated(node: Node, values: Values, _opset: int) -> Values | None:
+    """Sums of zeros."""
+    axes = normalized_axes(int_list(node, "axis", 1) or [values.ndim], values.ndim)
+    return None if axes is None else np.where(collapsed(values, axes) == 0, 0.0, np.nan)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), _pool),
     **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare"), _reduce),
@@ -145,6 +157,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Cast", "Expand", "Identity"), _same),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "Clip": _clip,
+    "CumSum": _cumulated,
     "Dropout": _dropout,
+    "TopK": _top_k,
 }
 """Operators of one activation that don't only move it; `constant_moves` has the others."""

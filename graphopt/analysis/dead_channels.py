@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.channel_reads import channel_reads
 from graphopt.analysis.constant_channels import ConstantChannels
 from graphopt.analysis.coupling_groups import Coupling, Group, Slot, Units
-from graphopt.analysis.dead_readers import is_summed, passes_on, summed_partner
+from graphopt.analysis.dead_readers import is_summed, leaves_out, passes_on, summed_partner
 from graphopt.ir import Graph, Node, Variable
 from graphopt.ir.linear import Linear, linear_view, reads_shape_only
 from graphopt.ir.linear_edit import shift_hindrance
@@ -74,7 +74,7 @@ def dead_channels(
         refused: linear operations whose bias can't take up constants, and why.
     """
     search = _Search(graph, coupling, constants, refused or {})
-    while search.settle() or search.keep_one_of_each():
+    while search.settle() or search.keep_one():
         pass
     return DeadChannels(
         {name: dead for name, dead in search.dead.items() if dead.any()},
@@ -91,6 +91,7 @@ class _Reader:
         slot: the axis of the activation that holds units.
         node: the operation that reads it.
         values: what is known of each element, NaN where nothing is.
+        misses: the elements that it may miss; None for all.
         partner: the same of what each element is multiplied with, where that is an activation, too.
         linear: the operation, where it sums over the slot with fixed weights.
         reads: which outputs those weights let hear which elements (`channel_reads`).
@@ -100,6 +101,7 @@ class _Reader:
     slot: Slot
     node: Node
     values: Floats
+    misses: Mask | None = None
     partner: Floats | None = None
     linear: Linear | None = None
     reads: Mask | None = None
@@ -120,8 +122,9 @@ class _Search:
                     self.places.setdefault(slot, []).append((name, inside))
         # From the last reader on: what a channel leads to is decided before the channel is.
         order = {node: index for index, node in enumerate(graph.nodes)}
-        found = [reader for slot in self.places for reader in _readers(graph, slot, constants, refused)]
+        found = [reader for slot in self.places for reader in self._readers(graph, slot, constants, refused)]
         self.readers = sorted(found, key=lambda reader: -order.get(reader.node, 0))
+        self.last_read = {name: max(_reads(graph, group, order), default=0) for name, group in self.groups.items()}
         self.suspects = self._suspects(constants)
 
     def settle(self) -> bool:
@@ -134,13 +137,18 @@ class _Search:
                     self._bring_back(reader.slot, missed, reason)
         return count != before
 
-    def keep_one_of_each(self) -> bool:
-        """Bring back the first unit of groups that would go whole; whether there are any."""
+    def keep_one(self) -> bool:
+        """Bring back the first unit of a group that would go whole; whether there is one.
+
+        The one that is read last: groups before it may get back the units that this one hears.
+        """
         whole = [name for name, dead in self.dead.items() if dead.all()]
-        for name in whole:
-            self.dead[name][0] = False
-            self.reasons[name][0] = "one channel has to stay"
-        return bool(whole)
+        if not whole:
+            return False
+        name = max(whole, key=lambda name: self.last_read[name])
+        self.dead[name][0] = False
+        self.reasons[name][0] = "one channel has to stay"
+        return True
 
     def shift(self, reader: _Reader) -> Floats:
         """The constants that a linear reader hears from what goes."""
@@ -169,7 +177,7 @@ class _Search:
         """The elements that a reader would miss, and why."""
         unknown = np.isnan(reader.values)
         if reader.linear is None:
-            needed = reader.values != 0
+            needed = (reader.values != 0) if reader.misses is None else reader.misses & (reader.values != 0)
             if reader.partner is not None:
                 needed &= reader.partner != 0
             yield needed & unknown, f"{reader.node} reads it, and its value isn't constant"
@@ -186,9 +194,10 @@ class _Search:
         """Input channels of a linear reader that any output channel that stays hears."""
         if reader.linear is None or reader.reads is None:
             return np.zeros(len(reader.values), dtype=bool)
-        output = reader.linear.output
-        slot = Slot(output, reader.linear.output_channel_axis % len(output.shape or (0,)))
-        stays = ~self._gone(slot, reader.linear.out_channels)
+        output, channels = reader.linear.output, reader.linear.out_channels
+        stays = np.ones(channels, dtype=bool)
+        if output.shape:
+            stays = ~self._gone(Slot(output, reader.linear.output_channel_axis % len(output.shape)), channels)
         groups, outputs, _ = reader.reads.shape
         return (reader.reads & stays.reshape(groups, outputs, 1)).any(axis=1).reshape(-1)
 
@@ -197,6 +206,37 @@ class _Search:
         for name, inside in self.places.get(slot, ()):
             gone[inside >= 0] |= self.dead[name][inside[inside >= 0]]
         return gone
+
+    def _readers(
+        self, graph: Graph, slot: Slot, constants: ConstantChannels, refused: Mapping[Node, str]
+    ) -> Iterator[_Reader]:
+        """Every use of an activation where something could be missed."""
+        values, rank = constants.along(slot), len(slot.tensor.shape or ())
+        for node, index in graph.uses(slot.tensor):
+            if reads_shape_only(node):
+                continue
+            linear = linear_view(graph, node) if node.scope is graph else None
+            if linear is not None and index == linear.data_index and slot.axis == linear.data_channel_axis % rank:
+                hindrance = refused.get(node) or shift_hindrance(linear)
+                reads = channel_reads(linear)
+                yield _Reader(slot, node, values, linear=linear, reads=reads, hindrance=hindrance)
+            elif node.scope is not graph or not passes_on(node) or is_summed(node, index, slot.axis):
+                other = summed_partner(node, index)
+                yield _Reader(slot, node, values, partner=None if other is None else constants.along(other))
+            elif not leaves_out(node) and (lost := self._lost(slot, node)).any():
+                yield _Reader(slot, node, values, misses=lost)
+
+    def _lost(self, slot: Slot, node: Node) -> Mask:
+        """Elements that no result of the node is known to have: it has no stated size, so that nobody looks there."""
+        lost = np.zeros(len(self.places[slot][0][1]), dtype=bool)
+        for name, inside in self.places[slot]:
+            passed = np.zeros(len(self.dead[name]) + 1, dtype=bool)
+            for output in node.outputs:
+                for axis in range(len(output.shape or ())):
+                    for units in (u for other, u in self.places.get(Slot(output, axis), ()) if other == name):
+                        passed[units] = True
+            lost |= (inside >= 0) & ~passed[inside]
+        return lost
 
     def _suspects(self, constants: ConstantChannels) -> dict[str, Mask]:
         """Units that are constant somewhere, or that the weights of a reader don't hear."""
@@ -210,19 +250,10 @@ class _Search:
         return found
 
 
-def _readers(graph: Graph, slot: Slot, constants: ConstantChannels, refused: Mapping[Node, str]) -> Iterator[_Reader]:
-    """Every use of an activation where something could be missed."""
-    values, rank = constants.along(slot), len(slot.tensor.shape or ())
-    for node, index in graph.uses(slot.tensor):
-        if reads_shape_only(node):
-            continue
-        linear = linear_view(graph, node) if node.scope is graph else None
-        if linear is not None and index == linear.data_index and slot.axis == linear.data_channel_axis % rank:
-            hindrance = refused.get(node) or shift_hindrance(linear)
-            yield _Reader(slot, node, values, None, linear, channel_reads(linear), hindrance)
-        elif node.scope is not graph or not passes_on(node) or is_summed(node, index, slot.axis):
-            other = summed_partner(node, index)
-            yield _Reader(slot, node, values, None if other is None else constants.along(other))
+def _reads(graph: Graph, group: Group, order: Mapping[Node, int]) -> Iterator[int]:
+    """Where in the graph the group is read."""
+    for slot in group.members:
+        yield from (order.get(node, 0) for node in graph.consumers(slot.tensor))
 
 
 def _is_padded(slot: Slot) -> bool:

@@ -1,7 +1,7 @@
 """How operations read one axis of an activation: element by element, or summed over.
 
-A rule about removing channels may let an element through and sum over it at once (LpNormalization, CumSum), so what
-counts as handed on element by element is listed here.
+A rule about removing channels may let an element through and sum over it at once (LpNormalization), so what is handed
+on element by element is listed here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _PASSES_ON = (
     | {f"Reduce{kind}" for kind in _REDUCTIONS}
     | frozenset(LINEAR)
     | {
-        *("AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "DepthToSpace", "DequantizeLinear"),
-        *("Dropout", "Expand", "Gather", "GlobalAveragePool", "GlobalMaxPool", "GroupNormalization"),
-        *("InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpPool", "MaxPool", "Pad", "QuantizeLinear"),
-        *("RMSNormalization", "Resize", "Slice", "Softmax", "SpaceToDepth", "Split", "Tile", "Transpose", "Upsample"),
+        *("ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "CumSum", "DepthToSpace"),
+        *("DequantizeLinear", "Dropout", "Expand", "Gather", "GlobalAveragePool", "GlobalMaxPool"),
+        *("GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpPool", "MaxPool"),
+        *("Pad", "QuantizeLinear", "RMSNormalization", "Resize", "Slice", "Softmax", "SpaceToDepth", "Split", "Tile"),
+        *("TopK", "Transpose", "Upsample"),
     }
 )
 
@@ -36,6 +37,19 @@ def passes_on(node: Node) -> bool:
     return node.is_standard and node.op in _PASSES_ON
 
 
+def leaves_out(node: Node) -> bool:
+    """Whether the node takes parts of an axis, of stated sizes, so that what is in no result isn't read."""
+    return node.is_op("Gather", "Slice", "Split") and all(
+        tensor.shape is not None and sum(not isinstance(d, int) for d in tensor.shape) <= _unstated(node)
+        for tensor in node.present_outputs()
+    )
+
+
+def _unstated(node: Node) -> int:
+    """Axes of the operand whose size the graph doesn't say."""
+    return sum(not isinstance(d, int) for d in node.inputs[0].shape or ())
+
+
 def is_summed(node: Node, index: int, axis: int) -> bool:
     """Whether a node of `passes_on` sums over this axis of input `index`, rather than hand its elements on."""
     tensor = node.inputs[index]
@@ -46,7 +60,7 @@ def is_summed(node: Node, index: int, axis: int) -> bool:
         return index < 2 and axis == (1 - index if not node.attr("transB" if index else "transA", 0) else index)
     if node.is_op("Conv", "ConvTranspose"):
         return axis != 0 or index != 0
-    if not node.op.startswith("Reduce"):
+    if not node.op.startswith("Reduce") and not node.is_op("CumSum"):
         return False
     axes = int_list(node, "axes", 1)
     if axes is None:

@@ -11,6 +11,7 @@ import numpy as np
 from graphopt.analysis.channel_reads import channel_reads
 from graphopt.analysis.coupling_groups import Slot
 from graphopt.analysis.coupling_rules import ways
+from graphopt.analysis.coupling_shapes import Shapes
 from graphopt.ir import Graph, Tensor, Variable
 from graphopt.ir.linear import linear_view
 
@@ -31,7 +32,7 @@ def _is_left_out(graph: Graph, tensor: Variable) -> bool:
     readers = graph.consumers(tensor)
     if not readers or graph.is_output(tensor) or not all(node.is_op("Gather", "Slice", "Split") for node in readers):
         return False
-    links = [ways(node)[0] for node in readers]
+    links = [ways(node, Shapes())[0] for node in readers]
     for axis, size in enumerate(tensor.shape or ()):
         if not isinstance(size, int):
             continue

