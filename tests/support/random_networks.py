@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.support.network_writer import Block, Network, Value, conv, layer, linear
 from tests.support.random_blocks import ANY_SIZE, MAP_BLOCKS
+from tests.support.random_modern_blocks import MODERN_BLOCKS
 from tests.support.random_size_blocks import SIZE_BLOCKS
 from tests.support.random_token_blocks import TOKEN_BLOCKS
 
-BLOCKS = MAP_BLOCKS + TOKEN_BLOCKS + SIZE_BLOCKS
+BLOCKS = MAP_BLOCKS + TOKEN_BLOCKS + SIZE_BLOCKS + MODERN_BLOCKS
 
 ANY_SIZE_BLOCKS = tuple(block for block in MAP_BLOCKS if block in ANY_SIZE) + SIZE_BLOCKS
 """Those that don't care how high and wide a map is."""
