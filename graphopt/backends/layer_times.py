@@ -22,6 +22,7 @@ from graphopt.backends.single_layer import LayerInput, SingleLayer
 # What the rounds measure: so many sizes of each group in all combinations; None: every size, the other group whole.
 _GRIDS = (2, None, 3, 5)
 ROUNDS = len(_GRIDS)
+_MUCH = 1.25
 
 
 class LayerTimes:
@@ -65,11 +66,19 @@ class LayerTimes:
         self._pairs = self._pairs if grid is None else self._spreads(grid)
 
     def _look_again(self, stopwatch: Stopwatch, copies: int) -> None:
-        """Time again what is slower than a larger size: the machine may have been busy with something else."""
+        """Time again what is slow beside other sizes: the machine may have been busy with something else.
+
+        That is what takes longer than a larger size, or much longer for each multiply-accumulate than a smaller one:
+        the larger a layer, the better it usually fills the machine.
+        """
         assert self._single is not None
-        for point, taken in list(self.times.items()):
-            larger = [t for p, t in self.times.items() if all(a >= b for a, b in zip(p, point, strict=True))]
-            if taken > min(larger):
+        points = list(self.times)
+        seconds = np.array([self.times[point] for point in points])
+        rates = seconds / [self.macs.at(self._kept(point)) for point in points]
+        for number, point in enumerate(points):
+            larger = [all(a >= b for a, b in zip(other, point, strict=True)) for other in points]
+            smaller = [all(a <= b for a, b in zip(other, point, strict=True)) for other in points]
+            if seconds[number] > seconds[larger].min() or rates[number] > _MUCH * rates[smaller].min():
                 self.times[point] = stopwatch.again(self._single, self._kept(point), copies)
 
     def add_to(self, builder: TableBuilder, rate: float) -> None:

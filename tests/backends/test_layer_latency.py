@@ -117,8 +117,9 @@ def test_equal_layers_are_timed_once(clock: Clock) -> None:
     assert len({layer.seconds for layer in table.layers[1:4]}) == 1
 
 
-def test_a_size_that_something_else_slowed_down_is_timed_again(clock: Clock) -> None:
-    disturbed: dict[tuple[int, ...], int] = {(16, 3, 1, 1): 10}
+@pytest.mark.parametrize("first", [(16, 3, 1, 1), (32, 3, 1, 1), (64, 32, 1, 1)])
+def test_a_size_that_something_else_slowed_down_is_timed_again(clock: Clock, first: tuple[int, ...]) -> None:
+    disturbed: dict[tuple[int, ...], int] = {first: 10}
 
     def seconds(_node: NodeProto, _data: object, weight: tuple[int, ...]) -> float:
         left = disturbed[weight] = disturbed.get(weight, 0) - 1
@@ -126,7 +127,7 @@ def test_a_size_that_something_else_slowed_down_is_timed_again(clock: Clock) -> 
 
     clock.formula = seconds
     table, counts, _ = measure(chain(), clock)
-    assert disturbed[16, 3, 1, 1] < 0
+    assert disturbed[first] < 0
     a = [3e-3 * size for size in counts["a:1"]]
     whole = {"a:1": 3, "b:1": 7}
     steps = [table.cost.of(whole) - table.cost.of({**whole, "a:1": i}) for i in range(4)]
