@@ -15,18 +15,17 @@ without a bias; groups that can't be cut (graph outputs, axes that are normalize
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from graphopt.analysis.constant_channels import ConstantChannels, constant_channels
 from graphopt.analysis.coupling import couple
-from graphopt.analysis.coupling_groups import Coupling, Group, Kept, Slot
+from graphopt.analysis.coupling_groups import Coupling, Group
 from graphopt.analysis.dead_channels import DeadChannels, dead_channels
 from graphopt.analysis.unheard_channels import has_unheard_channels
-from graphopt.errors import InternalError
-from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fill_types
+from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fill_types, fixed_value
 from graphopt.ir.linear import linear_view
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input
 from graphopt.passes._channel_removal import remove_channels
@@ -62,17 +61,14 @@ def _round(graph: Graph, ctx: Context) -> bool:
     if not found.units:
         _decline(graph, coupling, constants, found, ctx)
         return False
+    prepared = [edit.node for edit in edits if _has_prepared(graph, edit)]
+    if prepared:
+        graph.sort()
+        return True
     _remark(graph, coupling, found, ctx)
     for edit in edits:
         edit.apply(graph)
-    keep = {name: ~dead for name, dead in found.units.items()}
-    if edits:
-        graph.sort()
-        fill_types(graph)
-        after = couple(graph)
-        keep = _carried_over(coupling, after, keep)
-        coupling = after
-    remove_channels(graph, coupling, keep)
+    remove_channels(graph, coupling, {name: ~dead for name, dead in found.units.items()})
     return True
 
 
@@ -95,25 +91,23 @@ def _foldable(graph: Graph, coupling: Coupling, constants: ConstantChannels) -> 
         refused = declined
 
 
-def _carried_over(before: Coupling, after: Coupling, keep: dict[str, Kept]) -> dict[str, Kept]:
-    """`keep` for the graph whose biases took up constants: groups with the same activations, and maybe new biases."""
-    places: dict[Slot, list[Group]] = {}
-    for group in after.removable:
-        for slot in group.members:
-            places.setdefault(slot, []).append(group)
-    found = {group.name: np.ones(group.units, dtype=bool) for group in after.removable}
-    for slot, stays in before.kept(keep).items():
-        if not isinstance(slot.tensor, Variable):
-            continue
-        gone = 0
-        for group in places.get(slot, ()):
-            inside = group.members[slot]
-            units = np.unique(inside[~stays & (inside >= 0)])
-            found[group.name][units] = False
-            gone += int(np.isin(inside, units).sum())
-        if gone != int((~stays).sum()):
-            raise InternalError(f"other channels of {slot} hang together once constants are in the biases")
-    return found
+def _has_prepared(graph: Graph, edit: LinearEdit) -> bool:
+    """Make room for what a bias takes up, where there is none yet: then groups of channels have to be found anew.
+
+    A missing bias becomes zeros, a shared one a copy, a scalar one a vector: the same values as before.
+    """
+    if edit.bias is None:
+        return False
+    node, index = edit.bias_slot or (edit.node, len(edit.node.inputs))
+    bias = node.input(index)
+    is_ignored = edit.linear.kind == "Gemm" and edit.node.attr("beta", 1.0) == 0.0
+    stored = None if is_ignored else fixed_value(bias)
+    is_own = bias is not None and graph.sole_consumer(bias) is node
+    if is_own and stored is not None and stored.shape == edit.bias.shape:
+        return False
+    old = np.zeros((), edit.bias.dtype) if stored is None else stored
+    replace(edit, weight=None, bias=np.broadcast_to(old, edit.bias.shape).copy()).apply(graph)
+    return True
 
 
 def _remark(graph: Graph, coupling: Coupling, found: DeadChannels, ctx: Context) -> None:

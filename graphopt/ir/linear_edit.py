@@ -60,7 +60,7 @@ class LinearEdit:
             _append_add(scope, linear, self.bias)
             return
         node, index = self.bias_slot
-        if node.input(index) is None:
+        if not is_fixed(node.input(index)):  # missing, or computed and ignored: beta is 0
             scope.set_input(node, index, scope.constant(self.bias, f"{linear.output.name}_bias"))
         else:
             scope.set_values(scope.own_constant(node, index), self.bias)

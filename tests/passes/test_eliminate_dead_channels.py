@@ -149,6 +149,23 @@ def test_gemm_with_factors_and_a_flatten_between() -> None:
     assert (result.shape("w"), result.shape("v")) == ([7, 3, 3, 3], [2, 112])
 
 
+@pytest.mark.parametrize(
+    ("gemm", "e"),
+    [
+        ("Gemm<beta=0.0>(f, v, e)", noise(2)),
+        ("Gemm<beta=0.0>(f, v, computed)", noise(2)),
+        ("Gemm(f, v, e)", noise(1)),
+        ("Gemm(f, v, e)", noise(1)[0]),
+        ("Gemm(f, v)", noise(2)),
+    ],
+)
+def test_biases_that_have_no_room_yet(gemm: str, e: Array) -> None:
+    body = f"c = Conv(x, w, b)\n g = GlobalAveragePool(c)\n f = Flatten(g)\n computed = Identity( e)\n y = {gemm}"
+    interface = "(float[N,3,6,6] x) => (float[N,2] y)"
+    result = chain(body, rows=(6,), biases={6: 1.5}, interface=interface, v=noise(8, 2), e=np.asarray(e))
+    assert (result.shape("w"), result.shape("v")) == ([7, 3, 3, 3], [7, 2])
+
+
 def test_a_batch_norm_whose_gamma_is_zero() -> None:
     gamma = noise(8)
     gamma[[2, 5]] = 0
