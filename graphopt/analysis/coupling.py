@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from graphopt.analysis.coupling_choices import Choice, choose
+from graphopt.analysis.coupling_choices import Choice, Stored, choose
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_grouping import grouped
 from graphopt.analysis.coupling_groups import Coupling, Freeze, Slot
@@ -51,7 +51,7 @@ def couple(graph: Graph) -> Coupling:
     elements = Elements(_slots(graph, shapes, links, ends), wholes, shapes)
     always = elements.ways(fixed, ends)
     choices = [Choice(node[0].node, tuple(elements.ways([way]) for way in node)) for node in open_]
-    taken = choose(elements, always, choices, _weights(elements))
+    taken = choose(elements, always, choices, _stored(elements))
     chosen: list[Ways] = [choice.ways[way] for choice, way in zip(choices, taken, strict=True)]
     return Coupling(tuple(grouped(elements, [always, *chosen])))
 
@@ -114,12 +114,10 @@ def _slots(graph: Graph, shapes: Shapes, links: list[Links], ends: list[Hold]) -
                 yield Slot(tensor, axis)
 
 
-def _weights(elements: Elements) -> dict[int, float]:
-    """For each run, the stored numbers that go with one of its elements."""
-    found: dict[int, float] = {}
+def _stored(elements: Elements) -> list[Stored]:
+    """The constants, with the runs of their axes."""
+    found: dict[Tensor, list[int]] = {}
     for slot in elements.slots:
-        sizes = static_shape(slot.tensor.shape)
-        if is_stored(slot.tensor) and sizes and sizes[slot.axis]:
-            share = prod(sizes) / sizes[slot.axis]
-            found[elements.run[slot]] = found.get(elements.run[slot], 0.0) + share
-    return found
+        if is_stored(slot.tensor):
+            found.setdefault(slot.tensor, []).append(elements.run[slot])
+    return [Stored(prod(static_shape(tensor.shape) or (0,)), tuple(runs)) for tensor, runs in found.items()]

@@ -3,16 +3,16 @@
 A graph falls into clusters, the parts that hang together whatever way is taken. In each one, ways are compared by
 
     1. how many separate products (attention heads) can be removed whole,
-    2. Σ over axes of their stored numbers that can be removed · (1 − 1/units): what can go when one unit has to stay.
+    2. how many stored numbers could go if one unit of each group stayed: Σ over weights of size · (1 − Π over axes of
+       the share that stays).
 
-The search is bounded and gives the same result each time: the preferred ways, then all nodes of one operator another
-way, then all nodes around one axis the way that goes along that axis, then one by one where they are few, each while it
-helps.
+The search is bounded and gives the same result each time: from the preferred ways, changes are made (`coupling_moves`)
+while they help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +20,10 @@ import numpy as np
 from graphopt.analysis.coupling_balance import balanced_components, components
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_links import Indices
+from graphopt.analysis.coupling_moves import Divided, moves
 from graphopt.ir import Node
 
 _MOST_TRIALS = 400  # a trial takes one to four milliseconds
-_FEW = 32  # choices of a cluster that are tried one by one
 Taken = tuple[int, ...]
 
 
@@ -35,18 +35,26 @@ class Choice:
     ways: tuple[Ways, ...]
 
 
-def choose(elements: Elements, fixed: Ways, choices: Sequence[Choice], weights: Mapping[int, float]) -> list[int]:
+@dataclass(frozen=True)
+class Stored:
+    """A constant: how many numbers it has, and the runs of its axes."""
+
+    size: int
+    runs: tuple[int, ...]
+
+
+def choose(elements: Elements, fixed: Ways, choices: Sequence[Choice], stored: Sequence[Stored]) -> list[int]:
     """The way that each choice takes.
 
     Args:
         elements: numbers of all elements.
         fixed: what holds whatever way is taken.
         choices: in graph order.
-        weights: run → stored numbers that go with each of its elements.
+        stored: the constants that anything was said about.
     """
     taken = [0] * len(choices)
     for positions, runs in _clusters(elements, fixed, choices):
-        cluster = _Cluster(elements, fixed, [choices[p] for p in positions], runs, weights)
+        cluster = _Cluster(elements, fixed, [choices[p] for p in positions], runs, stored)
         for position, way in zip(positions, cluster.best(), strict=True):
             taken[position] = way
     return taken
@@ -82,11 +90,19 @@ class _Cluster:
     """One part of the graph, with its elements numbered from 0."""
 
     def __init__(
-        self, elements: Elements, fixed: Ways, choices: Sequence[Choice], runs: Indices, weights: Mapping[int, float]
+        self, elements: Elements, fixed: Ways, choices: Sequence[Choice], runs: Indices, stored: Sequence[Stored]
     ) -> None:
         sizes = np.diff(elements.starts)[runs]
         self.run = np.repeat(np.arange(len(runs)), sizes)
-        self.weights = np.array([weights.get(int(run), 0.0) for run in runs])
+        self.sizes = sizes
+        place = {int(run): i for i, run in enumerate(runs)}
+        own = [(one.size, [place[run] for run in one.runs if run in place]) for one in stored]
+        own = [(size, places) for size, places in own if places]
+        self.stored = np.array([size for size, _ in own], dtype=np.float64)
+        # For each constant its axes' runs, filled up with one run more, of which everything stays.
+        self.axes = np.full((len(own), max((len(places) for _, places in own), default=0)), len(runs))
+        for i, (_, places) in enumerate(own):
+            self.axes[i, : len(places)] = places
         self.batches = np.isin(runs, fixed.batches)
         local = np.full(elements.count, -1)
         inside = np.isin(elements.run_of_elements(), runs)
@@ -99,6 +115,7 @@ class _Cluster:
             [_Local(local[way.edges], local[way.held], [local[rows] for rows in way.balances]) for way in choice.ways]
             for choice in choices
         ]
+        self.divided = [[Divided.by(way.edges, self.run) for way in ways] for ways in self.ways]
         self.scores: dict[Taken, tuple[int, float]] = {}
 
     def best(self) -> Taken:
@@ -108,29 +125,13 @@ class _Cluster:
         improved = True
         while improved and len(self.scores) < _MOST_TRIALS:
             improved = False
-            for move in self.moves():
+            for move in moves([choice.node.op for choice in self.choices], self.divided):
                 if len(self.scores) >= _MOST_TRIALS:
                     break
                 other = tuple(move.get(i, way) for i, way in enumerate(best))
                 if self.score(other) > self.score(best):
                     best, improved = other, True
         return best
-
-    def moves(self) -> Iterator[dict[int, int]]:
-        """Choices to change together, and the way that they take."""
-        every_way = [range(len(choice.ways)) for choice in self.choices]
-        for op in dict.fromkeys(choice.node.op for choice in self.choices):
-            same = [i for i, choice in enumerate(self.choices) if choice.node.op == op]
-            for way in range(max(len(every_way[i]) for i in same)):
-                yield {i: way for i in same if way in every_way[i]}
-        along: dict[int, dict[int, int]] = {}
-        for i, ways in enumerate(self.ways):
-            for way, said in enumerate(ways):
-                for run in np.unique(self.run[said.edges]).tolist():
-                    along.setdefault(run, {}).setdefault(i, way)
-        yield from (move for move in along.values() if len(move) > 1)
-        for i, ways in enumerate(every_way if len(every_way) <= _FEW else ()):
-            yield from ({i: way} for way in ways)
 
     def score(self, taken: Taken) -> tuple[int, float]:
         """What can be removed: separate products, then stored numbers."""
@@ -143,11 +144,12 @@ class _Cluster:
         frozen = np.zeros(len(self.run), dtype=bool)
         frozen[labels[np.concatenate([self.held, *(way.held for way in chosen)])]] = True
         loose = ~frozen[labels]
-        runs = len(self.weights)
+        runs = len(self.sizes)
         removable = np.bincount(self.run[loose], minlength=runs)
         pairs = np.unique(self.run[loose] * len(self.run) + labels[loose])
         units = np.bincount(pairs // max(len(self.run), 1), minlength=runs)
-        gain = self.weights * removable * (1 - 1 / np.maximum(units, 1))
+        stays = np.append(1 - removable / np.maximum(self.sizes, 1) * (1 - 1 / np.maximum(units, 1)), 1)
+        gain = self.stored * (1 - stays[self.axes].prod(axis=1))
         heads = int(units[self.batches & (units > 1)].sum())
         self.scores[taken] = (heads, round(float(gain.sum()), 6))
         return self.scores[taken]

@@ -92,7 +92,7 @@ def slice_(node: Node, links: Links) -> None:
             links.same(x, axis, y, axis)
             continue
         if len(taken) != links.size(y, axis) or size % abs(step):
-            reason = f"Slice takes every {abs(step)}th element of it"
+            reason = f"Slice takes one in {abs(step)} of it"
             links.hold(x, axis, reason)
             links.hold(y, axis, reason)
             continue
