@@ -18,7 +18,7 @@ from functools import partial
 from graphopt.analysis.coupling_groups import Coupling, Kept, Slot
 from graphopt.errors import InternalError
 from graphopt.ir import Constant, Graph, Shape, Tensor, Variable, is_fixed
-from graphopt.ir.shapes import inferred_tensors, run_inference
+from graphopt.ir.shapes import Inferred, inferred_tensors, run_inference
 from graphopt.passes._removal_cuts import Cuts
 from graphopt.passes._removal_mends import mend
 from graphopt.passes._removal_operands import Operand, Undo, wanted_operands, write_operand
@@ -45,12 +45,12 @@ def remove_channels(graph: Graph, coupling: Coupling, keep: Mapping[str, Kept]) 
     if not kept:
         return
     removal = _Removal(graph, kept)
-    sound_before = not (graph.facts.inference or run_inference(graph, stated=True)).failure
+    before = run_inference(graph, stated=False)
     undo: Undo = []
     try:
         removal.apply(undo)
-        _check(graph, sound_before)
-    except InternalError:
+        _check(graph, before, kept)
+    except Exception:  # whatever it was, a graph that is cut in part is of no use
         for step in reversed(undo):
             step()
         raise
@@ -134,18 +134,24 @@ def _plan_restorer(graph: Graph) -> Callable[[], object]:
     return restore
 
 
-def _check(graph: Graph, sound_before: bool) -> None:
-    """Hold the cut graph to what inference finds that is told nothing about node outputs."""
-    inferred = run_inference(graph, stated=False)
-    if inferred.failure and sound_before:
-        raise InternalError(f"removing channels left the graph invalid: {inferred.failure}")
-    for tensor, found in inferred_tensors(graph, inferred):
-        if tensor.scope is not graph or tensor.shape is None or found.shape is None:
+def _check(graph: Graph, before: Inferred, kept: Mapping[Slot, Kept]) -> None:
+    """Hold what inference finds to what it found before, less the removed elements.
+
+    Both times it is told nothing about node outputs: what exporters state may be stale.
+    """
+    after = run_inference(graph, stated=False)
+    if after.failure and not before.failure:
+        raise InternalError(f"removing channels left the graph invalid: {after.failure}")
+    for tensor, found in inferred_tensors(graph, after):
+        known = before.types.get(tensor.name)
+        if tensor.scope is not graph or known is None or known.shape is None or found.shape is None:
             continue
-        sizes = zip(tensor.shape, found.shape, strict=False)
+        stays = [kept.get(Slot(tensor, axis)) for axis in range(len(known.shape))]
+        wanted = [d if s is None else int(s.sum()) for d, s in zip(known.shape, stays, strict=True)]
+        sizes = zip(wanted, found.shape, strict=False)
         differs = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes)
-        if differs or len(tensor.shape) != len(found.shape):
+        if differs or len(wanted) != len(found.shape):
             raise InternalError(
-                f"removing channels left the graph invalid: '{tensor.name}' should have shape {list(tensor.shape)}, "
+                f"removing channels left the graph invalid: '{tensor.name}' should have shape {wanted}, "
                 f"and has {list(found.shape)}"
             )

@@ -201,6 +201,13 @@ def test_what_inference_contradicts_is_put_back() -> None:
     np.testing.assert_array_equal(run(to_proto(graph), feeds)[0], run(model, feeds)[0])
 
 
+def test_stale_shapes_do_not_matter() -> None:
+    model = network("float[4,3,6,6] x => float[4,4,4,4] y", TWO_CONVS, TWO_CONVS_WEIGHTS)
+    graph = graph_of(model, {"r": (1, 6, 4, 4)})
+    remove_channels(graph, coupling_of(graph, 6, "a:1 r:1 w:0 b:0 v:1"), {"g": np.arange(6) < 4})
+    assert graph.tensors()["r"].shape == (1, 4, 4, 4)
+
+
 def test_frozen_groups_are_refused() -> None:
     graph = graph_of(network("float[N,3,6,6] x => float[N,4,4,4] y", TWO_CONVS, TWO_CONVS_WEIGHTS))
     group = Group("g", 3, {Slot(graph.tensors()["a"], 1): np.arange(3)}, Freeze("it is"))

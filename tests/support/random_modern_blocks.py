@@ -1,4 +1,4 @@
-"""Blocks of newer architectures: windows, rotary embeddings, shared keys, six-axis pixel shuffles, scores of channels."""
+"""Blocks of newer architectures: windows, rotary embeddings, shared keys, shuffles of six axes, scores of channels."""
 
 from __future__ import annotations
 
