@@ -2,8 +2,9 @@
 
     plan: x u8 range ?      →      plan: x u8 range [−2.1, 2.6]
 
-Ranges that are prescribed by the target or known from a constant are left alone. With saved ranges (`--ranges`) the
-model isn't run; a planned tensor that they lack is an error that names it.
+Ranges that are prescribed by the target or known from a constant are left alone. What comes from integers (rows of an
+embedding, one-hot vectors, bytes) gets the range of all that it can be, not of the rows in the samples. With saved
+ranges (`--ranges`) the model isn't run; a planned tensor that they lack is an error that names it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from graphopt.analysis.integer_values import integer_values, is_finite
 from graphopt.analysis.response import response
 from graphopt.calibration import Statistic, collect
 from graphopt.calibration.histogram import Histogram
@@ -20,6 +22,7 @@ from graphopt.calibration.weights import detached
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph
 from graphopt.pipeline import Context, Pass
+from graphopt.quant import Range
 
 _KIND_OF: dict[type[Statistic], Kind] = {statistic: kind for kind, statistic in KINDS.items()}
 NO_SAMPLES = "int8 needs samples to calibrate with; give them with --calibration-data (or a --ranges file)"
@@ -95,5 +98,22 @@ class Calibrate(Pass):
             except CalibrationError as error:
                 raise CalibrationError(f"tensor '{name}': {error}") from error
             graph.plan.set_range(name, found)
+        _cover_integers(graph, wanted, ctx)
         ctx.statistics.update(statistics)
         ctx.remarks.note(None, f"{len(wanted)} tensors observed, method {self.method}")
+
+
+def _cover_integers(graph: Graph, wanted: list[str], ctx: Context) -> None:
+    """Widen the ranges of values that come from integers to what they can be: samples show some ids, rows, pixels."""
+    known = {t.name: bounds for t, bounds in integer_values(graph).items() if is_finite(bounds)}
+    for name in wanted:
+        found = graph.plan.tensors[name].range
+        if name not in known or found is None:
+            continue
+        covered = found.union(Range.of(*known[name]))
+        if (covered.low, covered.high) != (found.low, found.high):
+            graph.plan.set_range(name, covered)
+            low, high = known[name]
+            ctx.remarks.note(
+                None, f"the range of '{name}', which comes from integers, is all it can be: {low:g} to {high:g}"
+            )

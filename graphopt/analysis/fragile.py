@@ -7,9 +7,10 @@
     scores ─▶ Add(mask) ─▶ Softmax                masks of −1e9 or −∞ leave the scores one step
     float ─▶ Mul(γ) ─▶ Add(β) ─▶ Q ─▶ MatMul      elementwise work between a float operator and a linear one
     … ─▶ Add(ε) ─▶ Sqrt, Log, 1/x                 small values decide
+    ids (int64) ─▶ Cast ─▶ MatMul                 samples don't show the range of token ids and the like
 
-None of them has a weight, so that leaving them in float costs no integer product. What depends on the values, and not
-on the graph, is judged after calibration (`passes.protect_small_values`).
+None but the last has a weight, so that leaving them in float costs no integer product. What depends on the values, and
+not on the graph, is judged after calibration (`passes.protect_small_values`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Set
 import numpy as np
 
 from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.integer_values import integer_values, is_finite
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.linear import linear_producer, linear_view, reads_shape_only
 from graphopt.ir.linear_edit import Declined
@@ -40,9 +42,13 @@ def fragile(graph: Graph, target: Target) -> dict[Node, str]:
     scores = _leading_to(graph, lambda node, _: node.is_op("LogSoftmax", "Softmax"))
     small = _leading_to(graph, lambda node, i: node.is_op(*_SMALL_VALUES_DECIDE) or (node.is_op("Div") and i == 1))
     floats: set[Tensor] = set()
+    unbounded = {t for t, bounds in integer_values(graph).items() if t.dtype == FLOAT32 and not is_finite(bounds)}
     for node in graph.nodes:
         rule = target.rules.get(node.op) if node.is_standard else None
-        if rule is not None and rule.role is not Role.LINEAR and linear_producer(graph, node.outputs[0]) is None:
+        ids = next((t for t in node.inputs if t in unbounded), None)
+        if rule is not None and ids is not None:
+            found[node] = f"'{ids.name}' comes from integers: a range made of those in the samples would clip others"
+        elif rule is not None and rule.role is not Role.LINEAR and linear_producer(graph, node.outputs[0]) is None:
             reason = _reason(graph, node, floats, scores, small)
             if reason is not None:
                 found[node] = reason
