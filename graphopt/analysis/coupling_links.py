@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.coupling_groups import Freeze, Slot
 from graphopt.analysis.coupling_shapes import Shapes
-from graphopt.ir import Constant, Node, Tensor
+from graphopt.ir import Constant, Node, Tensor, is_fixed
 from graphopt.ir.operands import normalized_axes
 from graphopt.ir.ops import RESHAPES
 
@@ -171,8 +171,11 @@ def broadcast(links: Links, operand: Tensor, result: Tensor) -> None:
 
 
 def is_stored(tensor: Tensor) -> bool:
-    """Whether it is an initializer, or a Constant node's."""
-    return isinstance(tensor, Constant) or (bool(tensor.inputs) and tensor.inputs[0].is_op("Constant"))
+    """Whether it is an initializer, a Constant node's, or of a ConstantOfShape that folding would make one of."""
+    if isinstance(tensor, Constant) or not tensor.inputs:
+        return isinstance(tensor, Constant)
+    node = tensor.inputs[0]
+    return node.is_op("Constant") or (node.is_op("ConstantOfShape") and is_fixed(node.input(0)))
 
 
 def every(count: int) -> Indices:
