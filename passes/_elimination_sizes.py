@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphopt.analysis.allocation import allocate
-from graphopt.analysis.budgets import Allocation, Budget
+from graphopt.analysis.budgets import Allocation, Budget, Errors
 from graphopt.analysis.cost_tables import CostTable, TableBuilder, tabulate
 from graphopt.analysis.coupling_groups import Coupling, Kept
 from graphopt.analysis.elimination import Ranking
@@ -57,11 +57,15 @@ class Sizing:
         self.importance = "plan"
         self.notes: list[str] = []
         self._latency: CostTable | None = None
+        self._curves: Errors | None = None
         if self.costs.macs_unknown:
             self.notes.append(f"the shapes of {self.costs.macs_unknown} layers aren't known: their MACs aren't counted")
 
     def choose(self, options: EliminateChannels) -> dict[str, Kept]:
         """Which units stay, for each group that loses some.
+
+        Rankings and sensitivity are found once: a second choice may differ in its scope and in its budgets (except
+        latency's) only.
 
         Raises:
             ConfigError: the budgets can't be met, or the criterion doesn't fit the model or lacks samples.
@@ -72,9 +76,10 @@ class Sizing:
         budgets = self._budgets(options)
         groups = [group for group in self.coupling.removable if group.name in self.counts]
         data = "the samples" if self.ctx.calibration is None else self.ctx.calibration.name
-        self.rankings = rankings(
-            self.graph, groups, criterion, self.feeds, seed=options.seed, name=data, threads=self.ctx.threads
-        )
+        if not self.rankings:
+            self.rankings = rankings(
+                self.graph, groups, criterion, self.feeds, seed=options.seed, name=data, threads=self.ctx.threads
+            )
         sizes = self._allocated(options, budgets).kept
         keep = {group: kept_units(self.rankings[group], size) for group, size in sizes.items()}
         return {group: stays for group, stays in keep.items() if not stays.all()}
@@ -94,17 +99,19 @@ class Sizing:
             return allocate_evenly_within(self.counts, budgets)
         if options.sensitivity == "outputs" and not self.feeds:
             raise ConfigError("sensitivity=outputs needs samples: give them with --calibration-data")
-        if options.sensitivity == "layers" or not self.feeds:
-            curves = error_curves(self.rankings, self.counts)
-        else:
-            few = self.feeds[:_SENSITIVITY_SAMPLES]
-            curves = measured_curves(
-                self.graph, self.coupling, self.rankings, self.counts, few, threads=self.ctx.threads
-            )
-        found = allocate(curves, self.counts, budgets)
+        if self._curves is None:
+            self._curves = self._sensitivity(options)
+        found = allocate(self._curves, self.counts, budgets)
         if found.stopped and found.gap:
             self.notes.append(f"the search for sizes was stopped: up to {found.gap:.1%} less error may be possible")
         return found
+
+    def _sensitivity(self, options: EliminateChannels) -> Errors:
+        """The error of each group at each of its sizes."""
+        if options.sensitivity == "layers" or not self.feeds:
+            return error_curves(self.rankings, self.counts)
+        few = self.feeds[:_SENSITIVITY_SAMPLES]
+        return measured_curves(self.graph, self.coupling, self.rankings, self.counts, few, threads=self.ctx.threads)
 
     def _budgets(self, options: EliminateChannels) -> list[Budget]:
         """The limits; one of latency takes sizes out of `counts` at which the engine is slower than at larger ones."""
