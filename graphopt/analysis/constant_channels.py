@@ -2,7 +2,7 @@
 
     Conv with a row of zero weights      its bias                     Relu, Sigmoid, …    the function of the value
     BatchNormalization with gamma = 0    its beta                     Add, Mul, …         of two of them
-    x · 0                                0                            Concat, Split, …    carry them along
+    x · 0, Relu of what is always ≤ 0    0                            Concat, Split, …    carry them along
     Conv of such channels alone          bias + Σ weight · value      MaxPool, mean, …    the value
 
 What is known of a tensor is an array that broadcasts against it (`constant_values`), so that elementwise operators
@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.analysis.channel_reads import stored_values
-from graphopt.analysis.constant_layers import of_linear, of_normalization
+from graphopt.analysis.constant_layers import never_positive, of_linear, of_normalization
 from graphopt.analysis.constant_moves import MOVES
 from graphopt.analysis.constant_rules import RULES, concatenated, elementwise, split, zero_lines, zero_product
 from graphopt.analysis.constant_values import Known, Values, collapsed
 from graphopt.analysis.coupling_groups import Slot
 from graphopt.ir import FLOAT_TYPES, Graph, Node, Tensor, Variable, is_fixed
 from graphopt.ir.linear import linear_view
+from graphopt.ir.operands import parameter
 from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY
 
 # A Flatten of maps of 112·112 is 800,000 values; what is larger is known by axis only where it doesn't differ.
@@ -87,6 +88,13 @@ def _results(graph: Graph, node: Node, known: Mapping[Tensor, Values]) -> list[V
             both = elementwise(node, _operands(node, known), graph.opset)
             return [zero if both is None else np.where(np.isnan(zero), both, zero)]
     data = known.get(node.inputs[0]) if node.inputs else None
+    if _cuts_below_zero(node):
+        # Whatever is at most 0 comes out as 0 does.
+        below = never_positive(graph, node.inputs[0])
+        if below is not None:
+            data = below if data is None else np.where(np.isnan(data), below, data)
+        if data is not None and node.op != "Clip":
+            return [elementwise(node, [data], graph.opset)]
     if data is not None and node.is_op("Split"):
         return split(node, data)
     if data is not None and node.op in MOVES:
@@ -100,6 +108,14 @@ def _results(graph: Graph, node: Node, known: Mapping[Tensor, Values]) -> list[V
     if node.op in ELEMENTWISE_UNARY | ELEMENTWISE_BINARY:
         return [elementwise(node, _operands(node, known), graph.opset)]
     return []
+
+
+def _cuts_below_zero(node: Node) -> bool:
+    """Whether the node gives the same for 0 and for everything below."""
+    if node.is_op("Clip"):
+        low = parameter(node, "min", 1)
+        return low is not None and bool((low >= 0).all())
+    return node.is_op("Relu") or (node.is_op("ThresholdedRelu") and node.attr("alpha", 1.0) >= 0)
 
 
 def _operands(node: Node, known: Mapping[Tensor, Values], *, factors: bool = False) -> Known:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.analysis.channel_reads import channel_reads, summed_weights
+from graphopt.analysis.channel_reads import channel_reads, stored_values, summed_weights
 from graphopt.analysis.constant_values import Values, collapsed
-from graphopt.ir import FLOAT_TYPES, Node, fixed_value
-from graphopt.ir.linear import Linear
+from graphopt.ir import FLOAT_TYPES, Graph, Node, Tensor, fixed_value
+from graphopt.ir.linear import Linear, bias_add, bias_operand, linear_producer
 from graphopt.ir.linear_edit import shift_hindrance
+from graphopt.ir.ops import is_never_negative
 
 
 def of_linear(linear: Linear, data: Values | None) -> Values | None:
@@ -39,6 +40,26 @@ def of_linear(linear: Linear, data: Values | None) -> Values | None:
     found = np.where(still, float(linear.node.attr("alpha", 1.0)) * total, np.nan).reshape(channels)
     bias = _bias(linear)
     return None if bias is None else found + bias
+
+
+def never_positive(graph: Graph, tensor: Tensor) -> Values | None:
+    """0 in the channels of a linear operation's result that are certainly ≤ 0, NaN in the others; None without any.
+
+    What is never negative, times weights that are never positive, plus such a bias: all addends have one sign, so that
+    rounding can't change the sum's.
+    """
+    linear = linear_producer(graph, tensor)
+    if linear is None or tensor.shape is None or not is_never_negative(linear.data):
+        return None
+    add = bias_add(graph, linear)
+    bias = _bias(linear) if add is None else fixed_value(add.inputs[1 - bias_operand(add, linear.output)])
+    if bias is None or float(linear.node.attr("alpha", 1.0)) <= 0:
+        return None
+    channels = [1] * len(tensor.shape)
+    channels[linear.output_channel_axis] = linear.out_channels
+    low = linear.by_output_channel(stored_values(linear.weight)).max(axis=1) <= 0
+    found = low.reshape(channels) & (bias <= 0)
+    return np.where(found, 0.0, np.nan) if found.any() else None
 
 
 def _bias(linear: Linear) -> Values | None:

@@ -179,6 +179,36 @@ def test_infinite_constants_are_not_multiplied_away() -> None:
     assert np.isnan(channels("r = Relu(c)\n y = Mul(r, inf)")[1])
 
 
+BELOW = """float[4,3,1,1] B = {-1,-2,-3, -1,0,-2, -1,1e-9,-1, -4,-5,-6}, float[4] low = {-1, 0, -1, 1e-9},
+    float[3,4] M = {-1,-1,-1,-1, -2,0,1,-2, -3,-3,-3,-3}, float zero = {0}, float six = {6}, float half = {0.5}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("p = Relu(x)\n d = Conv<pads=[1,1,1,1]>(p, B, low)\n y = Relu(d)", [0, 0, nan, nan]),
+        ("p = Sigmoid(x)\n d = Conv(p, B)\n y = Relu(d)", [0, 0, nan, 0]),
+        ("p = Abs(x)\n d = Conv(p, B, low)\n y = Clip(d, zero, six)", [0, 0, nan, nan]),
+        ("p = Abs(x)\n d = Conv(p, B, low)\n y = Clip(d, half, six)", [0.5, 0.5, nan, nan]),
+        ("p = Abs(x)\n d = Conv(p, B, low)\n y = Clip(d, , six)", [nan, nan, nan, nan]),
+        ("p = Abs(x)\n d = Conv(p, B, low)\n y = ThresholdedRelu<alpha=0.1>(d)", [0, 0, nan, nan]),
+        ("p = Abs(x)\n d = Conv(p, B, low)\n y = LeakyRelu(d)", [nan, nan, nan, nan]),
+        ("d = Conv(x, B, low)\n y = Relu(d)", [nan, nan, nan, nan]),
+    ],
+)
+def test_what_is_cut_off_at_zero(body: str, expected: list[float]) -> None:
+    text = f"{CONSTANTS}, {BELOW}"
+    np.testing.assert_array_equal(channels(body, constants=text), np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize(("factors", "expected"), [("", [0, 0, nan, 0]), ("<alpha=-1.0>", [nan] * 4)])
+def test_what_a_gemm_leaves_below_zero(factors: str, expected: list[float]) -> None:
+    body = f"p = Relu(x)\n g = GlobalAveragePool(p)\n f = Flatten(g)\n d = Gemm{factors}(f, M)\n y = Relu(d)"
+    np.testing.assert_array_equal(channels(body, constants=f"{CONSTANTS}, {BELOW}"), expected)
+    body = "p = Relu(x)\n t = Transpose<perm=[0,2,3,1]>(p)\n m = MatMul(t, M)\n s = Add(m, low)\n y = Relu(s)"
+    np.testing.assert_array_equal(channels(body, 3, constants=f"{CONSTANTS}, {BELOW}"), [0, 0, nan, nan])
+
+
 def test_old_opsets() -> None:
     constants = "float[4,3,1,1] W = {1,2,3, 0,0,0, 4,5,6, 1,0,0}, float[4] b = {1, -2, 3, 0.5}"
     clip = channels("y = Clip<min=-1.0, max=1.0>(c)", opset=7, constants=constants)
