@@ -312,6 +312,41 @@ def test_it_declines_and_says_why(body: str, biases: dict[int, float], reason: s
     assert any(reason in message for message in result.declined), result.declined
 
 
+@pytest.mark.parametrize(
+    ("between", "zero_goes"),
+    [
+        ("n = LpNormalization<axis=1, p=2>(r)", False),
+        ("q = Reshape(r, merge)\n p = ReduceSum(q, first)\n m = ReduceMean(p)\n n = Add(r, m)", False),
+        ('g = Einsum<equation="nchw,nchw->nhw">(r, r)\n u = Unsqueeze(g, first_)\n n = Add(x2, u)', True),
+        (
+            "q = Reshape(r, flat)\n t = Transpose<perm=[0,2,1]>(q)\n g = MatMul(t, q)\n m = ReduceMax(g)\n"
+            " n = Add(x2, m)",
+            True,
+        ),
+        ("i, j = TopK<axis=1>(r, four)\n m = ReduceMax<axes=[1]>(i)\n n = Add(r, m)", False),
+        ("u = CumSum(r, one)\n n = Conv(u, v8)", False),
+    ],
+)
+def test_readers_that_sum_over_channels_hear_a_constant(between: str, zero_goes: bool) -> None:
+    """A channel that is 2 stays, whatever else looks dead; one that is 0 goes where nothing counts channels."""
+    body = f"c = Conv(x, w, b)\n r = Relu(c)\n x2 = Conv(x, w2)\n {between}\n y = Conv(n, v, e)"
+    constants = {
+        "merge": np.array([-1, 4, 4]),
+        "flat": np.array([1, 8, 16]),
+        "first": np.array([0]),
+        "first_": np.array([1]),
+        "one": np.array(1),
+        "four": np.array([4]),
+        "w2": noise(8, 3, 3, 3, seed=6),
+        "v8": noise(8, 8, 1, 1),
+        "v": noise(2, 8, 3, 3),
+    }
+    one = "(float[1,3,6,6] x) => (float[1,2,H,W] y)"
+    for value, goes in ((2.0, False), (-2.0, zero_goes)):
+        result = chain(body, rows=(3,), biases={3: value}, interface=one, **constants)
+        assert (result.shape("w")[0] == 7) == goes, (value, result.applied, result.declined)
+
+
 def test_almost_zero_is_not_zero() -> None:
     w, v = noise(8, 3, 3, 3), noise(2, 8, 3, 3)
     w[1], v[:, 4] = 1e-30, 1e-40  # the second is subnormal
