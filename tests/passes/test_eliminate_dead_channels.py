@@ -319,8 +319,10 @@ def test_it_declines_and_says_why(body: str, biases: dict[int, float], reason: s
         ("q = Reshape(r, merge)\n p = ReduceSum(q, first)\n m = ReduceMean(p)\n n = Add(r, m)", False),
         ('g = Einsum<equation="nchw,nchw->nhw">(r, r)\n u = Unsqueeze(g, first_)\n n = Add(x2, u)', True),
         (
-            "q = Reshape(r, flat)\n t = Transpose<perm=[0,2,1]>(q)\n g = MatMul(t, q)\n m = ReduceMax(g)\n"
-            " n = Add(x2, m)",
+            (
+                "q = Reshape(r, flat)\n t = Transpose<perm=[0,2,1]>(q)\n g = MatMul(t, q)\n m = ReduceMax(g)\n"
+                " n = Add(x2, m)"
+            ),
             True,
         ),
         ("i, j = TopK<axis=1>(r, four)\n m = ReduceMax<axes=[1]>(i)\n n = Add(r, m)", False),
