@@ -6,8 +6,8 @@ A graph falls into clusters, the parts that hang together whatever way is taken.
     2. how many stored numbers could go if one unit of each group stayed: Σ over weights of size · (1 − Π over axes of
        the share that stays).
 
-The search is bounded and gives the same result each time: from the preferred ways, changes are made (`coupling_moves`)
-while they help.
+The search is bounded and gives the same result each time: where there are few ways all are tried, else changes are made
+while they help (`coupling_moves`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from graphopt.analysis.coupling_balance import balanced_components, components
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_links import Indices
-from graphopt.analysis.coupling_moves import Divided, moves
+from graphopt.analysis.coupling_moves import Divided, moves, starts
 from graphopt.ir import Node
 
 _MOST_TRIALS = 400  # a trial takes one to four milliseconds
@@ -121,7 +121,8 @@ class _Cluster:
     def best(self) -> Taken:
         """The way of each choice."""
         best: Taken = (0,) * len(self.choices)
-        self.score(best)
+        for start in starts(self.divided):
+            best = max(best, start, key=self.score)
         improved = True
         while improved and len(self.scores) < _MOST_TRIALS:
             improved = False

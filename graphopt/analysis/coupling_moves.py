@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
+from math import prod
 
 import numpy as np
 
@@ -19,7 +21,8 @@ from graphopt.analysis.coupling_links import Indices
 Move = dict[int, int]
 """Position of a choice → the way that it takes."""
 
-_FEW = 32  # choices that are tried one by one
+_ALL = 64  # ways of all choices together that are all tried
+_FEW = 32  # choices that are tried one by one, changes that are tried in pairs
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def _division(elements: Indices, leaders: Indices) -> bytes:
 
 
 def moves(ops: Sequence[str], divided: Sequence[Sequence[Divided]]) -> Iterator[Move]:
-    """Changes to try, in order: all nodes of one operator, nodes along common axes, single ones where they are few.
+    """Changes to try, in order: all nodes of one operator, nodes along common axes, single ones, and pairs of changes.
 
     Args:
         ops: the operator of each choice.
@@ -68,8 +71,31 @@ def moves(ops: Sequence[str], divided: Sequence[Sequence[Divided]]) -> Iterator[
             if tuple(move.items()) not in seen:
                 seen.add(tuple(move.items()))
                 yield move
-    for i, ways in enumerate(divided if len(divided) <= _FEW else ()):
-        yield from ({i: way} for way in range(len(ways)))
+    single = [{i: way} for i, ways in enumerate(divided) for way in range(len(ways))]
+    if len(divided) <= _FEW:
+        yield from single
+    together = [dict(move) for move in sorted(seen)]
+    for left, right in combinations(together if len(together) <= _FEW else (), 2):
+        yield right | left
+
+
+def starts(divided: Sequence[Sequence[Divided]]) -> Iterator[tuple[int, ...]]:
+    """Ways for all choices to begin with: all there are, where they are few.
+
+    Else the preferred, and the least preferred ones, with those that meet them in agreement.
+
+    Args:
+        divided: for each choice, its ways.
+    """
+    if prod(len(ways) for ways in divided) <= _ALL:
+        yield from product(*(range(len(ways)) for ways in divided))
+        return
+    for first in (0, -1):
+        taken: Move = {}
+        for i, ways in enumerate(divided):
+            if i not in taken:
+                taken = _along(divided, i, range(len(ways))[first]) | taken
+        yield tuple(taken[i] for i in range(len(divided)))
 
 
 def _along(divided: Sequence[Sequence[Divided]], choice: int, way: int) -> Move:
