@@ -13,7 +13,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
-from benchmarks import _common, calibration, calibration_methods, float_preset, litert, scaling, small_values, zoo_int8
+from benchmarks import (
+    _common,
+    _pruning,
+    calibration,
+    calibration_methods,
+    float_preset,
+    litert,
+    pruning,
+    scaling,
+    small_values,
+    zoo_int8,
+)
+from graphopt.passes.eliminate_channels import EliminateChannels
 
 needs_zoo = pytest.mark.skipif("GRAPHOPT_ZOO" not in os.environ, reason="needs the models that GRAPHOPT_ZOO points at")
 SMALL = "mnist_winml_cntk"
@@ -151,3 +163,67 @@ def test_small_values(capsys: pytest.CaptureFixture[str]) -> None:
     name, _, before, after, *layers, _ = line.split()
     assert (name, before, layers[0]) == (SMALL, after, layers[1])
     assert notes[-2:] == ["Turned back to float:", "- nothing"]
+
+
+@needs_zoo
+def test_pruning_curve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    options = ["--models", SMALL, "--macs", "0.8", "0.7", "--importance", "bn-scale", "reconstruction"]
+    pruning.main(["curve", *options, "--samples", "8", "--validation", "40", "--out", str(picture)])
+    _, what, head, baseline, *lines = capsys.readouterr().out.splitlines()
+    assert what.startswith(f"{SMALL}: ")
+    assert head.split() == ["importance", "sizes", "by", "repair", "80%", "70%", "s", "point", "s"]
+    assert baseline.split()[:3] == ["l1", "local", "no"]
+    assert [line.split()[:3] for line in lines[2:4]] == [
+        ["reconstruction", "layers", repair] for repair in ("yes", "no")
+    ]
+    assert all(-100 <= float(cell) <= 100 for line in (baseline, *lines[2:4]) for cell in line.split()[3:5])
+    assert lines[0].split()[3:5] == ["–", "–"]  # the model has no BatchNormalization
+    assert "bn-scale: importance 'bn-scale' needs BatchNormalization" in "\n".join(lines)
+    assert "points at 70%; a third of the baseline's is" in lines[-1]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@needs_zoo
+def test_pruning_for_several_budgets_is_what_the_pass_does_for_each() -> None:
+    judged = _pruning.Judged.of(SMALL, samples=8, validation=4)
+    pruner = _pruning.Pruner(judged, EliminateChannels(macs=0.9, importance="reconstruction", sensitivity="layers"))
+    for macs in (0.8, 0.7):
+        alone = graphopt.optimize(
+            judged.model,
+            passes=[EliminateChannels(macs=macs, importance="reconstruction", sensitivity="layers")],
+            calibration_data=judged.calibration,
+        )
+        assert alone.report.elimination is not None
+        assert pruner.share(macs) == alone.report.elimination.after.macs / alone.report.elimination.before.macs
+        models = [pruner.pruned(macs, repair=True), alone.model]
+        ours, theirs = (next(_common.first_outputs("onnxruntime", model, judged.feeds)) for model in models)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@needs_zoo
+def test_pruning_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    pruning.main(["speed", "--models", f"{SMALL}:float", "--samples", "4", "--seconds", "0.05", "--threads", "1"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[:3] for line in lines] == [[SMALL, "float", engine] for engine in _common.ENGINES]
+    for line in lines:
+        left, whole, pruned, faster = line.split()[3:7]
+        assert float(left.rstrip("%")) <= 50
+        assert min(float(whole), float(pruned), float(faster)) > 0
+
+
+@needs_zoo
+def test_pruning_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    pruning.main(["targets", "--models", SMALL, "--targets", "onnxruntime", "tflite", "--samples", "4"])
+    _, *lines, _, _, failures = capsys.readouterr().out.splitlines()
+    for line, target in zip(lines, ("onnxruntime", "tflite"), strict=True):
+        name, left, _, *cells = line.split()
+        assert (name, *cells) == (SMALL, target, "runs", "runs", "3/3")
+        assert float(left.rstrip("%")) <= 50
+    assert failures == "- none"
+
+
+@needs_zoo
+def test_a_target_that_cannot_be_reached_says_what_the_least_is(capsys: pytest.CaptureFixture[str]) -> None:
+    pruning.main(["targets", "--models", SMALL, "--targets", "onnxruntime", "--samples", "4", "--macs", "0.01"])
+    assert "can't be reached by removing channels: the least is" in capsys.readouterr().out
