@@ -88,9 +88,18 @@ def matching_blocks(before: Shape, after: Shape) -> list[Block]:
             left += 1
         else:
             right += 1
+    kept: list[Block] = []
+    while left > start_left and right > start_right and _is_same(before[left - 1], after[right - 1]):
+        # With equal last axes what is before them has equally many elements, too, whether or not anyone knows how many.
+        left, right = left - 1, right - 1
+        kept.append(Block((left,), (right,)))
     if left > start_left or right > start_right:
         blocks.append(Block(tuple(range(start_left, left)), tuple(range(start_right, right))))
-    return blocks
+    return [*blocks, *reversed(kept)]
+
+
+def _is_same(left: Dim, right: Dim) -> bool:
+    return left is not None and left == right and left != 0
 
 
 def _is_behind(left: tuple[int, Counter[str]], right: tuple[int, Counter[str]]) -> bool:
