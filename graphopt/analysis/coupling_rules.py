@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphopt.analysis import coupling_linear as linear
 from graphopt.analysis import coupling_movement as movement
+from graphopt.analysis import coupling_parts as parts
 from graphopt.analysis import coupling_pointwise as pointwise
 from graphopt.analysis import coupling_sizes as sizes
 from graphopt.analysis.coupling_links import Links, Rule, links_of
@@ -40,9 +41,9 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(RESHAPES, reshape),
     "Transpose": links_of(movement.transpose),
     "Concat": links_of(movement.concat),
-    "Split": links_of(movement.split),
-    "Slice": links_of(movement.slice_),
-    "Gather": links_of(movement.gather),
+    "Split": links_of(parts.split),
+    "Slice": links_of(parts.slice_),
+    "Gather": links_of(parts.gather),
     "Pad": links_of(movement.pad),
     "Expand": links_of(movement.expand),
     "Tile": links_of(movement.tile),
