@@ -122,8 +122,8 @@ class _Repair:
         """What the layer is to make; its input is fetched in any case, so that nothing is skipped."""
         if self.graph.sole_consumer(layer.weight) is not layer.node:
             return Declined(f"its weight '{layer.weight.name}' is read elsewhere, too")
-        if layer.data.shape is None or not (layer.is_conv or len(layer.weight.shape) == 2):
-            return Declined("its weight is a stack of matrices, or the rank of its input isn't known")
+        if not layer.is_conv and len(layer.weight.shape) > 2:
+            return Declined("its weight is a stack of matrices")
         result = linear_result(self.graph, layer)
         bias = _bias(self.graph, layer)
         if isinstance(bias, Declined):

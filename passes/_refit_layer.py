@@ -131,7 +131,7 @@ class _Fit:
         self.parts: list[_Part] = []
         for number, (read, wanted) in enumerate(zip(task.read, task.wanted, strict=True)):
             rows = windows.rows(read, most, number) * scale
-            base = rows @ weight
+            base: Rows = (rows @ weight).astype(np.float32, copy=False)
             if not self.narrow:
                 # Each output channel is a group of its own, which reads what the layer makes of its input.
                 base = rows = np.moveaxis(base, 1, 2).reshape(groups, -1, 1)

@@ -53,10 +53,15 @@ def open_pair(graph: Graph, ctx: Context, quantize: QuantizeWeights) -> Pair | N
     )
 
 
-def affordable_samples(dataset: Dataset, model: ModelProto, ctx: Context, copies: int = 1) -> list[Feed]:
-    """As many samples as `copies` models like this one can hold in a `Prefix` each; a remark says so if not all."""
+def affordable_samples(
+    dataset: Dataset, model: ModelProto, ctx: Context, copies: int = 1, *, most_bytes: int = _HELD_BYTES
+) -> list[Feed]:
+    """As many samples as `copies` models like this one can hold in a `Prefix` each; a remark says so if not all.
+
+    `most_bytes` are for all copies, unless the user sets a budget; never more than a quarter of the free memory.
+    """
     first = next(iter(dataset))
-    held = ctx.resources.memory_budget or min(budget.default_budget(), _HELD_BYTES)
+    held = ctx.resources.memory_budget or min(budget.default_budget(), most_bytes)
     most = affordable(model, {name: value.shape for name, value in first.items()}, held // copies)
     if dataset.count is not None and most < dataset.count:
         ctx.remarks.note(None, f"measured on the first {most} samples, whose tensors fit in {held / 2**20:,.0f} MiB")

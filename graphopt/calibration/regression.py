@@ -13,6 +13,7 @@ Least squares of a layer's result is how He et al. ("Channel Pruning for Acceler
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
-# Shares of the mean diagonal: from what 1e5 independent rows determine to what a handful does.
-DAMPINGS = (1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+# Shares of the mean diagonal: from what 1e5 independent rows determine to what a handful does; infinite for the bias
+# alone.
+DAMPINGS = (1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 # Of one sample there is no half to try λ on.
 ALONE = 1.0
 
@@ -58,7 +60,8 @@ class _Inputs:
     def divisor(self, damping: float) -> Array:
         """The eigenvalues of H + λ·h·I, [g, 1, k]."""
         mean = self.values.mean(axis=-1, keepdims=True)
-        return (np.maximum(self.values, 0.0) + np.where(mean > 0, damping * mean, 1.0))[:, None, :]
+        # Inputs that are always the same: any positive number will do.
+        return (np.maximum(self.values, 0.0) + damping * np.where(mean > 0, mean, 1.0))[:, None, :]
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,16 @@ def test_errors_that_say_nothing_of_other_samples_change_nothing() -> None:
     assert take(ErrorRegression(True), np.repeat(x[:1], 6, axis=0), e).solve() is None
 
 
+def test_a_shift_that_has_nothing_to_do_with_the_inputs_goes_into_the_bias_alone() -> None:
+    x = data(rows=20, width=30)
+    e = np.random.default_rng(5).normal(size=(*x.shape[:3], 3)) + 2
+    found = take(ErrorRegression(True), x, e).solve()
+    assert found is not None
+    assert found.damping == np.inf
+    np.testing.assert_array_equal(found.weight, 0)
+    np.testing.assert_allclose(found.bias, e.mean(axis=(0, 2)), rtol=1e-5)
+
+
 def test_a_single_sample_moves_weights_carefully() -> None:
     x = data(samples=1)
     e = np.einsum("gok,sgnk->sgno", np.ones((2, 3, 5)), x)
