@@ -264,3 +264,20 @@ def test_a_group_that_no_layer_sums_over_goes_by_its_variance() -> None:
     found = rankings(graph, [group], IMPORTANCE["reconstruction"], samples())[group.name]
     assert found.cost[-1] == pytest.approx(1.0)
     assert sorted(found.order.tolist()) == list(range(6))
+
+
+def test_batches_cost_what_their_units_cost_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind the points where what is left is copied together."""
+    x, w = inputs(width=48, rows=2000), np.random.default_rng(0).normal(size=(4, 48))
+    units = np.repeat(np.arange(24), 2)
+    units[::5] = -1
+    batched = eliminate([contraction(x, w, units)], 24, damping=1e-9)
+    monkeypatch.setattr("graphopt.analysis.elimination.BATCH", 1 / 4)
+    quick = eliminate([contraction(x, w, units)], 24, damping=1e-9)
+    for found in (batched, quick):
+        for count in (1, 5, 12, 24):
+            out = np.flatnonzero(np.isin(units, found.order[:count]))
+            kept = np.setdiff1d(np.arange(48), out)
+            assert found.cost[count - 1] == pytest.approx(
+                left_over(x, w, out.tolist(), kept.tolist()) / len(x), rel=1e-4
+            )
