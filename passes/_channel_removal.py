@@ -54,10 +54,15 @@ def remove_channels(graph: Graph, coupling: Coupling, keep: Mapping[str, Kept]) 
         for step in reversed(undo):
             step()
         raise
+    graph.remove_unused(removal.replaced)
 
 
 class _Removal:
-    """All changes, worked out on the graph as it is."""
+    """All changes, worked out on the graph as it is.
+
+    Attributes:
+        replaced: what computes operands that change; nobody may need it any more.
+    """
 
     def __init__(self, graph: Graph, kept: Mapping[Slot, Kept]) -> None:
         self._graph = graph
@@ -70,6 +75,11 @@ class _Removal:
         mends = {node: mend(node, self._cuts) for node in graph.nodes if self._cuts.touch(node)}
         self._attrs = [(node, name, value) for node, m in mends.items() for name, value in m.attrs.items()]
         self._operands: list[Operand] = wanted_operands(graph, self._sizes, mends)
+        # A Shape that nobody asks any more would still be a second reader of an activation.
+        read = (operand.node.input(operand.index) for operand in self._operands)
+        self.replaced = [producer for tensor in read if tensor is not None for producer in tensor.inputs]
+        # Masks and indices that nobody reads are in no group, and what is stated of them would be wrong.
+        self._unread = [t for n in mends for t in n.present_outputs() if not t.outputs and not graph.is_output(t)]
         self._values = {t: self._cuts.compress(t.values, t) for t in tensors if isinstance(t, Constant)}
 
     def apply(self, undo: Undo) -> None:
@@ -85,7 +95,7 @@ class _Removal:
             graph.set_attr(node, name, value)
         for operand in self._operands:
             write_operand(graph, operand, undo)
-        for tensor, shape in self._shapes.items():
+        for tensor, shape in (*self._shapes.items(), *((t, None) for t in self._unread)):
             if isinstance(tensor, Variable):
                 undo.append(partial(graph.set_type, tensor, tensor.dtype, tensor.shape))
                 graph.set_type(tensor, tensor.dtype, shape)
@@ -144,7 +154,8 @@ def _check(graph: Graph, before: Inferred, kept: Mapping[Slot, Kept]) -> None:
         raise InternalError(f"removing channels left the graph invalid: {after.failure}")
     for tensor, found in inferred_tensors(graph, after):
         known = before.types.get(tensor.name)
-        if tensor.scope is not graph or known is None or known.shape is None or found.shape is None:
+        is_read = bool(tensor.outputs) or graph.is_output(tensor)
+        if tensor.scope is not graph or not is_read or not known or known.shape is None or found.shape is None:
             continue
         stays = [kept.get(Slot(tensor, axis)) for axis in range(len(known.shape))]
         wanted = [d if s is None else int(s.sum()) for d, s in zip(known.shape, stays, strict=True)]

@@ -22,7 +22,8 @@ def split_rule(node: Node, cuts: Cuts) -> Mend:
     if kept is None:
         return Mend()
     is_stated = is_given(node, "split", 1)
-    before = known_list(node, cuts, "split", 1) if is_stated else [known_size(t, axis) for t in node.outputs]
+    omitted = any(output.is_empty() for output in node.outputs)
+    before = known_list(node, cuts, "split", 1) if omitted else [known_size(t, axis) for t in node.outputs]
     parts = np.split(kept, np.cumsum(before)[:-1])
     for part, output in zip(parts, node.outputs, strict=True):
         if not output.is_empty() and not np.array_equal(part, cuts.all_of(output, axis)):
@@ -41,12 +42,17 @@ def split_rule(node: Node, cuts: Cuts) -> Mend:
 def slice_rule(node: Node, cuts: Cuts) -> Mend:
     """Bounds and steps, counted among the elements that stay."""
     data, result = node.inputs[0], node.outputs[0]
-    if not cuts.axes(data):
+    starts_tensor = node.input(1)
+    if is_given(node, "axes", 3):
+        given = known_list(node, cuts, "axes", 3)
+    else:
+        given = list(range(len(node.attrs["starts"]) if starts_tensor is None else known_size(starts_tensor, 0)))
+    axes = axes_of(node, given, rank_of(data))
+    if not any(cuts.of(data, axis) is not None for axis in axes):
         return Mend()
     starts, ends = known_list(node, cuts, "starts", 1), known_list(node, cuts, "ends", 2)
-    given = known_list(node, cuts, "axes", 3) if is_given(node, "axes", 3) else list(range(len(starts)))
     steps = known_list(node, cuts, "steps", 4) if is_given(node, "steps", 4) else [1] * len(starts)
-    for place, axis in enumerate(axes_of(node, given, rank_of(data))):
+    for place, axis in enumerate(axes):
         kept = cuts.of(data, axis)
         if kept is None:
             continue
@@ -129,8 +135,8 @@ def squeeze_rule(node: Node, cuts: Cuts) -> Mend:
     """Without axes it would also take an axis of which one element is left."""
     if is_given(node, "axes", 1):
         return Mend()
-    shape = node.inputs[0].shape
-    if shape is None or any(not isinstance(d, int) for d in shape):
+    data, result = node.inputs[0], node.outputs[0]
+    axes = [axis for axis, size in enumerate(data.shape or ()) if size == 1]
+    if rank_of(data) - len(axes) != rank_of(result):
         raise failure(node, "it squeezes whatever has size 1, and not all sizes are known")
-    axes = [axis for axis, size in enumerate(shape) if size == 1]
     return Mend(attrs={"axes": axes}) if cuts.opset < 13 else Mend(operands={1: Sizes.of(np.array(axes, np.int64))})

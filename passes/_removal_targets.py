@@ -11,14 +11,10 @@ from graphopt.passes._removal_cuts import Cuts, Mend, axes_of, failure, known_si
 from graphopt.passes._removal_sizes import Sizes
 
 
-def _target(node: Node, cuts: Cuts, index: int, wanted: Mapping[int, int]) -> Mend:
+def _target(node: Node, cuts: Cuts, index: int, length: int, wanted: Mapping[int, int]) -> Mend:
     """Operand `index`, a list of sizes: those in `wanted` change, the others stay as they are."""
-    tensor = node.inputs[index]
-    before = cuts.sizes.before(tensor)
+    before = cuts.sizes.before(node.inputs[index])
     if before is None:
-        length = tensor.shape[0] if tensor.shape else None
-        if not isinstance(length, int):
-            raise failure(node, f"its operand '{tensor.name}' is computed, and has no known length")
         before = Sizes(np.zeros(length, dtype=np.int64), np.zeros(length, dtype=bool))
     values, known = before.values.copy(), before.known.copy()
     for place, size in wanted.items():
@@ -44,7 +40,7 @@ def reshape_rule(node: Node, cuts: Cuts) -> Mend:
             continue  # whatever is left, or what the data has in the same place: it follows by itself
         if cut is not None or (copies and source is not None):
             wanted[axis] = cuts.left(result, axis)
-    return _target(node, cuts, 1, wanted)
+    return _target(node, cuts, 1, rank_of(result), wanted)
 
 
 def expand_rule(node: Node, cuts: Cuts) -> Mend:
@@ -55,13 +51,13 @@ def expand_rule(node: Node, cuts: Cuts) -> Mend:
     offset = rank_of(result) - length
     places = [axis - offset for axis in cuts.axes(result) if axis >= offset]
     wanted = {p: cuts.left(result, p + offset) for p in places if _old(node, cuts, 1, p) != 1}
-    return _target(node, cuts, 1, wanted)
+    return _target(node, cuts, 1, length, wanted)
 
 
 def constant_of_shape_rule(node: Node, cuts: Cuts) -> Mend:
     """The shape."""
     result = node.outputs[0]
-    return _target(node, cuts, 0, {axis: cuts.left(result, axis) for axis in cuts.axes(result)})
+    return _target(node, cuts, 0, rank_of(result), {axis: cuts.left(result, axis) for axis in cuts.axes(result)})
 
 
 def resize_rule(node: Node, cuts: Cuts) -> Mend:
@@ -73,7 +69,8 @@ def resize_rule(node: Node, cuts: Cuts) -> Mend:
             raise failure(node, f"it resizes axis {axis}")
     if node.input(3) is None:
         return Mend()
-    return _target(node, cuts, 3, {axes.index(a): cuts.left(result, a) for a in cuts.axes(result) if a in axes})
+    wanted = {axes.index(a): cuts.left(result, a) for a in cuts.axes(result) if a in axes}
+    return _target(node, cuts, 3, len(axes), wanted)
 
 
 def tile_rule(node: Node, cuts: Cuts) -> Mend:
@@ -85,4 +82,4 @@ def tile_rule(node: Node, cuts: Cuts) -> Mend:
         if rest:
             raise failure(node, "its copies keep different channels")
         wanted[axis] = copies
-    return _target(node, cuts, 1, wanted)
+    return _target(node, cuts, 1, rank_of(data), wanted)

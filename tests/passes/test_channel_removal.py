@@ -347,6 +347,7 @@ def test_a_factor_made_of_a_size_stays_what_it_was() -> None:
     div = next(n for n in removed.pruned.graph.node if n.op_type == "Div")
     stored = {i.name: numpy_helper.to_array(i) for i in removed.pruned.graph.initializer}
     np.testing.assert_allclose(stored[div.input[1]], np.sqrt(6), rtol=1e-6)
+    assert [n.op_type for n in removed.pruned.graph.node] == ["MatMul", "Div", "MatMul"]
 
 
 def test_an_output_that_tells_a_size_is_refused() -> None:
@@ -484,6 +485,33 @@ def test_squeeze_without_axes_keeps_an_axis_that_shrinks_to_one() -> None:
     body = "a = Conv(x, w)\n g = GlobalAveragePool(a)\n s = Squeeze(g)\n y = MatMul(s, v)"
     model = network("float[2,3,4,4] x => float[2,2] y", body, {"w": [6, 3, 1, 1], "v": [6, 2]})
     assert operand(cut(model, [4], 6, "w:0 a:1 g:1 s:1 v:0"), "Squeeze", 1) == [2, 3]
+
+
+def test_squeeze_without_axes_of_a_dynamic_batch() -> None:
+    body = "a = Conv(x, w)\n g = GlobalAveragePool(a)\n s = Squeeze(g)\n y = MatMul(s, v)"
+    model = network("float[N,3,4,4] x => float[N,2] y", body, {"w": [6, 3, 1, 1], "v": [6, 2]}, opset=11)
+    removed = cut(model, [1, 4], 6, "w:0 a:1 g:1 s:1 v:0", stated={"s": ("N", 6)})
+    assert attributes(removed, "Squeeze") == {"axes": [2, 3]}
+
+
+def test_a_slice_of_other_axes_with_computed_bounds() -> None:
+    body = (
+        "a = Conv(x, w)\n h = Shape(x)\n l = Gather<axis=0>(h, two)\n half = Div(l, two)\n"
+        " c = Slice(a, zero, half, two)\n y = Conv(c, v)"
+    )
+    sizes = "int64[1] zero = {0}, int64[1] two = {2}"
+    model = network("float[N,3,L] x => float[N,2,M] y", body, {"w": [6, 3, 1], "v": [2, 6, 1]}, sizes)
+    cut(model, [1, 4], 6, "w:0 a:1 c:1 v:1", stated={"c": ("N", 6, None)}, dynamic=4)
+
+
+def test_what_nobody_reads_has_no_stated_shape_any_more() -> None:
+    body = "a = Conv(x, w)\n p, indices = MaxPool<kernel_shape=[2,2]>(a)\n y = Conv(p, v)"
+    model = network("float[2,3,4,4] x => float[2,2,3,3] y", body, {"w": [6, 3, 1, 1], "v": [2, 6, 1, 1]})
+    graph = graph_of(model)
+    assert graph.tensors()["indices"].shape == (2, 6, 3, 3)
+    removed = remove(graph, coupling_of(graph, 6, "w:0 a:1 p:1 v:1"), {"g": np.arange(6) < 2})
+    assert_same_as_masked(removed, random_feeds(model))
+    assert graph.tensors()["indices"].shape is None
 
 
 def test_scales_of_quantized_weights_are_cut_with_them() -> None:

@@ -115,6 +115,42 @@ def flattened(net: Network, x: Value) -> Value:
     return like(y, net.op("Mul", y.name, shaped))
 
 
+def computed_crop(net: Network, x: Value) -> Value:
+    """The upper half of the rows, a Dropout with its mask, and a Squeeze that doesn't say of what."""
+    if net.opset < 10:
+        return plain_shape(net, x)
+    y = layer(net, x, 8)
+    half = net.op("Div", _size(net, y.name, 2), net.ints(2))
+    name = net.op("Slice", y.name, net.ints(0), half, net.ints(2))
+    top = Value(name, 8, y.height // 2, y.width)
+    net.stated.append(net.described(top))
+    dropped = net.op("Dropout", layer(net, top, 8).name, outputs=2)
+    squeezed = net.op("Squeeze", net.op("GlobalAveragePool", dropped))
+    net.stated.append(net.typed(squeezed, 8))
+    gate = net.listed("Unsqueeze", [linear(net, squeezed, 8, 8)], 13, axes=[2, 3])
+    return like(y, net.op("Mul", y.name, gate))
+
+
+def numbered(net: Network, x: Value) -> Value:
+    """A ramp as long as there are channels, added to another tensor: how long it is can't follow the channels."""
+    if net.opset < 11:
+        return plain_shape(net, x)
+    y = layer(net, x, 8)
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", y.name))
+    key = net.op("Tanh", linear(net, pooled, 8, 5))
+    count = net.op("Gather", net.op("Shape", key), net.stored_as(np.array(1, dtype=np.int64), "i"), axis=0)
+    bounds = [net.stored_as(np.array(v, dtype=np.int64), "i") for v in (0, 1)]
+    ramp = net.op("Cast", net.op("Range", bounds[0], count, bounds[1]), to=onnx.TensorProto.FLOAT)
+    ramp = net.op("Mul", ramp, net.stored_as(np.float32(0.1), "s"))
+    for node in net.nodes[-3:]:
+        kind = onnx.TensorProto.INT64 if node.op_type == "Range" else onnx.TensorProto.FLOAT
+        net.stated.append(onnx.helper.make_tensor_value_info(node.output[0], kind, [5]))
+    other = net.op("Add", linear(net, pooled, 8, 5), ramp)
+    gate = net.op("Add", linear(net, key, 5, 8), linear(net, other, 5, 8))
+    return like(y, net.op("Mul", y.name, net.listed("Unsqueeze", [gate], 13, axes=[2, 3])))
+
+
 SIZE_BLOCKS: tuple[Block, ...] = (
     *(computed_reshape, computed_shuffle, computed_resize, computed_scale, plain_shape, initial_state, flattened),
+    *(computed_crop, numbered),
 )
