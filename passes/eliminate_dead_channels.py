@@ -24,7 +24,7 @@ from graphopt.analysis.constant_channels import ConstantChannels, constant_chann
 from graphopt.analysis.coupling import couple
 from graphopt.analysis.coupling_groups import Coupling, Group
 from graphopt.analysis.dead_channels import DeadChannels, dead_channels
-from graphopt.analysis.unheard_channels import has_unheard_channels
+from graphopt.analysis.unread_parts import has_unread_parts
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fill_types, fixed_value
 from graphopt.ir.linear import linear_view
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input
@@ -54,7 +54,7 @@ def _round(graph: Graph, ctx: Context) -> bool:
     Asks cheaply first: how channels hang together is only found out where one is constant or unheard.
     """
     constants = constant_channels(graph)
-    if not constants.values and not has_unheard_channels(graph):
+    if not constants.values and not constants.unheard and not has_unread_parts(graph):
         return False
     coupling = couple(graph)
     found, edits = _foldable(graph, coupling, constants)

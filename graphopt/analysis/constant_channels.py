@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_reads import stored_values
+from graphopt.analysis.channel_reads import WeightFacts, stored_values, weight_facts
 from graphopt.analysis.constant_layers import never_positive, of_linear, of_normalization
 from graphopt.analysis.constant_moves import MOVES
 from graphopt.analysis.constant_rules import RULES, concatenated, elementwise, split, zero_lines, zero_product
@@ -41,9 +41,11 @@ class ConstantChannels:
 
     Attributes:
         values: activations of the main graph of which anything is known; see the module.
+        unheard: linear operations whose weights are 0 for some of their input channels.
     """
 
     values: Mapping[Tensor, Values]
+    unheard: tuple[Node, ...]
 
     def along(self, slot: Slot) -> NDArray[np.float64]:
         """For each element of the slot its value over all other axes, NaN where there isn't one: [size]."""
@@ -63,21 +65,27 @@ def constant_channels(graph: Graph) -> ConstantChannels:
     Weights are read once, and only activations with something known cost more than that.
     """
     known: dict[Tensor, Values] = {}
+    facts: dict[Node, WeightFacts] = {}
     for node in graph.nodes:
-        for output, values in zip(node.outputs, _results(graph, node, known), strict=False):
+        linear = linear_view(graph, node)
+        if linear is not None:
+            facts[node] = weight_facts(linear)
+            results = [of_linear(linear, facts[node], known.get(linear.data))]
+        else:
+            results = _results(graph, node, known, facts)
+        for output, values in zip(node.outputs, results, strict=False):
             kept = None if values is None else _fitting(output, values)
             if kept is not None:
                 known[output] = kept
-    return ConstantChannels(known)
+    return ConstantChannels(known, tuple(node for node, said in facts.items() if not said.heard.all()))
 
 
-def _results(graph: Graph, node: Node, known: Mapping[Tensor, Values]) -> list[Values | None]:
-    """What is known of each output."""
+def _results(
+    graph: Graph, node: Node, known: Mapping[Tensor, Values], facts: Mapping[Node, WeightFacts]
+) -> list[Values | None]:
+    """What is known of each output of an operation without fixed weights."""
     if not node.is_standard or any(True for _ in node.bodies()):
         return []
-    linear = linear_view(graph, node)
-    if linear is not None:
-        return [of_linear(linear, known.get(linear.data))]
     if node.is_op("BatchNormalization", "InstanceNormalization"):
         return [of_normalization(node, graph.opset, known.get(node.inputs[0]))]
     if node.is_op("MatMul"):
@@ -90,7 +98,7 @@ def _results(graph: Graph, node: Node, known: Mapping[Tensor, Values]) -> list[V
     data = known.get(node.inputs[0]) if node.inputs else None
     if _cuts_below_zero(node):
         # Whatever is at most 0 comes out as 0 does.
-        below = never_positive(graph, node.inputs[0])
+        below = never_positive(graph, node.inputs[0], facts)
         if below is not None:
             data = below if data is None else np.where(np.isnan(data), below, data)
         if data is not None and node.op != "Clip":

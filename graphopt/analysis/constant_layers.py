@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
 
-from graphopt.analysis.channel_reads import channel_reads, stored_values, summed_weights
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.channel_reads import Mask, WeightFacts, channel_reads, summed_weights
 from graphopt.analysis.constant_values import Values, collapsed
 from graphopt.ir import FLOAT_TYPES, Graph, Node, Tensor, fixed_value
 from graphopt.ir.linear import Linear, bias_add, bias_operand, linear_producer
@@ -12,44 +15,51 @@ from graphopt.ir.linear_edit import shift_hindrance
 from graphopt.ir.ops import is_never_negative
 
 
-def of_linear(linear: Linear, data: Values | None) -> Values | None:
+def of_linear(linear: Linear, facts: WeightFacts, data: Values | None) -> Values | None:
     """Output channels that hear constant input channels only, or none."""
     output = linear.output.shape
     if output is None:
         return None
-    reads, values = channel_reads(linear), np.full(linear.in_channels, np.nan)
-    if data is not None:
-        axis = linear.data_channel_axis % data.ndim
-        line = collapsed(data, [a for a in range(data.ndim) if a != axis]).reshape(-1)
-        values = np.broadcast_to(line, (linear.in_channels,)).astype(np.float64)
+    if data is None:
+        still, total = ~facts.hearing, np.zeros(linear.out_channels)
+    else:
+        still, total = _of_known(linear, data)
+    bias = _bias(linear) if still.any() else None
+    if bias is None:
+        return None
+    channels = [1] * len(output)
+    channels[linear.output_channel_axis] = linear.out_channels
+    return np.where(still, float(linear.node.attr("alpha", 1.0)) * total, np.nan).reshape(channels) + bias
+
+
+def _of_known(linear: Linear, data: Values) -> tuple[Mask, NDArray[np.float64]]:
+    """For each output channel whether it hears constants only, and the sum that it hears."""
+    axis = linear.data_channel_axis % data.ndim
+    line = collapsed(data, [a for a in range(data.ndim) if a != axis]).reshape(-1)
+    values = np.broadcast_to(line, (linear.in_channels,)).astype(np.float64)
     # Padding brings zeros in beside the value, so that borders differ; with a weight per batch the results differ.
     hindered = shift_hindrance(linear) is not None or (linear.kind == "MatMul" and len(linear.weight.shape) > 2)
     moving = ~np.isfinite(values) | (hindered & (values != 0))
-    grouped = (linear.groups, 1, linear.in_channels // linear.groups)
+    reads, grouped = channel_reads(linear), (linear.groups, 1, linear.in_channels // linear.groups)
     heard = (reads & moving.reshape(grouped)) | np.isinf(values).reshape(grouped)  # 0 · ∞ isn't 0
     values = np.where(moving, 0.0, values)
-    still = ~heard.any(axis=2).reshape(-1)
-    if not still.any():
-        return None
     total = np.zeros(linear.out_channels)
     if values.any():
         with np.errstate(all="ignore"):
             total = np.where(reads, summed_weights(linear) * values.reshape(grouped), 0.0).sum(axis=2).reshape(-1)
-    channels = [1] * len(output)
-    channels[linear.output_channel_axis] = linear.out_channels
-    found = np.where(still, float(linear.node.attr("alpha", 1.0)) * total, np.nan).reshape(channels)
-    bias = _bias(linear)
-    return None if bias is None else found + bias
+    return ~heard.any(axis=2).reshape(-1), total
 
 
-def never_positive(graph: Graph, tensor: Tensor) -> Values | None:
+def never_positive(graph: Graph, tensor: Tensor, facts: Mapping[Node, WeightFacts]) -> Values | None:
     """0 in the channels of a linear operation's result that are certainly ≤ 0, NaN in the others; None without any.
 
     What is never negative, times weights that are never positive, plus such a bias: all addends have one sign, so that
     rounding can't change the sum's.
     """
     linear = linear_producer(graph, tensor)
-    if linear is None or tensor.shape is None or not is_never_negative(linear.data):
+    if linear is None or tensor.shape is None or facts[linear.node].raised.all():
+        return None
+    if not is_never_negative(linear.data):
         return None
     add = bias_add(graph, linear)
     bias = _bias(linear) if add is None else fixed_value(add.inputs[1 - bias_operand(add, linear.output)])
@@ -57,8 +67,7 @@ def never_positive(graph: Graph, tensor: Tensor) -> Values | None:
         return None
     channels = [1] * len(tensor.shape)
     channels[linear.output_channel_axis] = linear.out_channels
-    low = linear.by_output_channel(stored_values(linear.weight)).max(axis=1) <= 0
-    found = low.reshape(channels) & (bias <= 0)
+    found = ~facts[linear.node].raised.reshape(channels) & (bias <= 0)
     return np.where(found, 0.0, np.nan) if found.any() else None
 
 
