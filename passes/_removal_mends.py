@@ -126,7 +126,7 @@ _NOTHING_TO_MEND = (
     | {"LayerNormalization", "RMSNormalization", "LRN"}
     | {"LpNormalization", "MeanVarianceNormalization", "Softmax", "LogSoftmax", "Hardmax"}
     | {"AveragePool", "LpPool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "MaxRoiPool"}
-    | {"RoiAlign", "DepthToSpace", "SpaceToDepth", "Gemm", "MatMul", "MatMulInteger", "Einsum", "CumSum", "Trilu"}
+    | {"RoiAlign", "DepthToSpace", "SpaceToDepth", "Gemm", "MatMul", "Einsum", "CumSum", "Trilu"}
     | {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"}
     | {"ReduceProd", "ReduceSum", "ReduceSumSquare", "ArgMax", "ArgMin", "TopK", "Shape", "Size"}
     | {"QuantizeLinear", "DequantizeLinear"}

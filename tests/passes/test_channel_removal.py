@@ -11,9 +11,11 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from graphopt.analysis import coupling_rules
 from graphopt.analysis.coupling_groups import Coupling, Freeze, Group, Slot
 from graphopt.errors import InternalError
 from graphopt.ir import Graph, Shape, from_proto, infer, print_graph, to_proto
+from graphopt.passes import _removal_mends
 from graphopt.passes._channel_removal import remove_channels
 from graphopt.quant import Range, Scheme, TensorPlan
 from tests.support.masking import Removed, assert_same_as_masked, remove
@@ -219,6 +221,11 @@ def test_a_graph_output_is_refused() -> None:
     graph = graph_of(network("float[N,3,6,6] x => float[N,4,4,4] y, float[N,6,4,4] r", TWO_CONVS, TWO_CONVS_WEIGHTS))
     with pytest.raises(InternalError, match="'r' axis 1"):
         remove_channels(graph, coupling_of(graph, 6, "a:1 r:1 w:0 b:0 v:1"), {"g": np.arange(6) < 4})
+
+
+def test_every_operator_that_coupling_knows_can_be_mended() -> None:
+    held = {"EyeLike", "OneHot", "RandomNormal", "RandomUniform", "Range"}  # what they make stays whole
+    assert set(coupling_rules._RULES) - held == set(_removal_mends._RULES) | _removal_mends._NOTHING_TO_MEND
 
 
 def test_an_operator_without_a_rule_is_refused() -> None:
