@@ -38,6 +38,7 @@ CATALOGUE: dict[str, str] = {
     "protect-small-values": "graphopt.passes.protect_small_values:ProtectSmallValues",
     "optimize-weight-scales": "graphopt.passes.optimize_weight_scales:OptimizeWeightScales",
     "round-adaptively": "graphopt.passes.round_adaptively:RoundAdaptively",
+    "convert-float": "graphopt.passes.convert_float:ConvertFloat",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
     "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",

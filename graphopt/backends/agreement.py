@@ -6,12 +6,13 @@ The measures are those of `measures.py`, over all samples together (not averages
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -95,9 +96,16 @@ def compare_models(
     _require_outputs(names, {output.name for output in second.get_outputs()})
     comparison = Comparison(names, dataset.name, dataset.labels if labels is None else labels)
     for feed in dataset:
-        a, b = (run_session(session, feed, comparison.where, names) for session in (first, second))
+        a = run_session(first, feed, comparison.where, names)
+        b = run_session(second, _as_taken(second, feed), comparison.where, names)
         comparison.add(a, b)
     return comparison.result()
+
+
+def _as_taken(session: ort.InferenceSession, feed: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """A sample in the float types of a model's inputs: those of a model in float16 may be float16."""
+    half = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
+    return {n: v.astype(np.float16) if n in half and v.dtype.kind == "f" else v for n, v in feed.items()}
 
 
 class Comparison:
