@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import nan
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -217,6 +218,23 @@ def test_old_opsets() -> None:
     np.testing.assert_array_equal(cut, [-2, nan])
     padded = channels("y = Pad<pads=[0,0,1,1,0,0,1,1], value=-2.0>(c)", opset=10, constants=constants)
     np.testing.assert_array_equal(padded, [nan, -2, nan, nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16], ids=str)
+def test_other_float_types(dtype: type) -> None:
+    w = np.ones((3, 2, 1, 1), dtype)
+    w[1] = 0
+    stored = {"w": w, "b": np.array([1, -2, 3], dtype), "s": np.array([1, 1, 0], dtype).reshape(3, 1, 1)}
+    kind = {"float16": "float16", "float64": "double", "bfloat16": "bfloat16"}[str(np.dtype(dtype))]
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g ({kind}[N,2,4,4] x) => ({kind}[A,B,C,D] y)
+        {{ c = Conv(x, w, b)\n m = Mul(c, s)\n y = Clip(m) }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in stored.items())
+    graph = from_proto(model)
+    fill_types(graph)
+    found = constant_channels(graph)
+    np.testing.assert_array_equal(found.along(Slot(graph.tensors()["y"], 1)), [nan, -2, 0])
+    assert found.unheard == ()
 
 
 def test_what_the_caller_may_override_is_not_known() -> None:
