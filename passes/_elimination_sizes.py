@@ -14,6 +14,7 @@ from graphopt.analysis.coupling_groups import Coupling, Kept
 from graphopt.analysis.elimination import Ranking
 from graphopt.analysis.elimination_record import Cost
 from graphopt.analysis.error_curves import error_curves, kept_units
+from graphopt.analysis.importance import Importance
 from graphopt.analysis.kept_counts import KeptCounts, channels_each
 from graphopt.analysis.layer_costs import LayerCosts
 from graphopt.analysis.simple_allocation import allocate_evenly, allocate_evenly_within
@@ -80,7 +81,7 @@ class Sizing:
             self.rankings = rankings(
                 self.graph, groups, criterion, self.feeds, seed=options.seed, name=data, threads=self.ctx.threads
             )
-        sizes = self._allocated(options, budgets).kept
+        sizes = self._allocated(options, criterion, budgets).kept
         keep = {group: kept_units(self.rankings[group], size) for group, size in sizes.items()}
         return {group: stays for group, stays in keep.items() if not stays.all()}
 
@@ -92,7 +93,7 @@ class Sizing:
             latency = self._latency.of(number)
         return Cost(self.costs.macs(sizes), self.costs.params(sizes), self.costs.bytes(sizes), latency)
 
-    def _allocated(self, options: EliminateChannels, budgets: Sequence[Budget]) -> Allocation:
+    def _allocated(self, options: EliminateChannels, criterion: Importance, budgets: Sequence[Budget]) -> Allocation:
         if options.scope == "local":
             if options.ratio is not None:
                 return allocate_evenly(options.ratio, self.counts)
@@ -100,15 +101,16 @@ class Sizing:
         if options.sensitivity == "outputs" and not self.feeds:
             raise ConfigError("sensitivity=outputs needs samples: give them with --calibration-data")
         if self._curves is None:
-            self._curves = self._sensitivity(options)
+            by_layers = criterion.costs_errors if options.sensitivity == "auto" else options.sensitivity == "layers"
+            self._curves = self._sensitivity(by_layers or not self.feeds)
         found = allocate(self._curves, self.counts, budgets)
         if found.stopped and found.gap:
             self.notes.append(f"the search for sizes was stopped: up to {found.gap:.1%} less error may be possible")
         return found
 
-    def _sensitivity(self, options: EliminateChannels) -> Errors:
-        """The error of each group at each of its sizes."""
-        if options.sensitivity == "layers" or not self.feeds:
+    def _sensitivity(self, by_layers: bool) -> Errors:
+        """The error of each group at each of its sizes: what the criterion says, or what the outputs show."""
+        if by_layers:
             return error_curves(self.rankings, self.counts)
         few = self.feeds[:_SENSITIVITY_SAMPLES]
         return measured_curves(self.graph, self.coupling, self.rankings, self.counts, few, threads=self.ctx.threads)

@@ -53,7 +53,8 @@ class EliminateChannels(Pass):
         importance: what ranks units: auto (reconstruction with samples, l2 without), a criterion, or module:function.
         scope: global chooses sizes over all groups, local takes the same part of every group.
         sensitivity: what scope=global compares groups by: outputs measures what removing units of each group does to
-            the model's outputs, layers takes what the criterion says is lost. auto: outputs, where there are samples.
+            the model's outputs, layers takes what the criterion says is lost. auto: layers where that is an error
+            (reconstruction, hessian) or there are no samples; outputs where it is a score.
         align: channels that stay are a multiple of it, where a group is large enough.
         min_channels: a group keeps at least so many.
         exclude: what stays whole: patterns of names of groups, or of nodes that make or read their tensors.

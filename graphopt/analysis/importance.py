@@ -76,12 +76,14 @@ class Importance:
         summary: one line of help.
         rank: what it does.
         needs: what it has to be given of the samples; nothing where weights are enough.
+        costs_errors: whether its costs are errors, which can be compared between groups; those of others are scores.
     """
 
     name: str
     summary: str
     rank: Rank
     needs: frozenset[Need] = frozenset()
+    costs_errors: bool = False
 
 
 def find_importance(name: str) -> Importance:
@@ -225,9 +227,11 @@ IMPORTANCE: Mapping[str, Importance] = {
         Importance("wanda", "|w|·‖x‖ of what reads it (Sun et al. 2024)", scored(_wanda, "wanda"), _MOMENTS),
         Importance(
             "reconstruction", "error of what reads it after the best refit, one unit after another", _reconstruction,
-            _MOMENTS,
+            _MOMENTS, costs_errors=True,
         ),
-        Importance("hessian", "w²/[H⁻¹] of what reads it (optimal brain surgeon)", _hessian, _MOMENTS),
+        Importance(
+            "hessian", "w²/[H⁻¹] of what reads it (optimal brain surgeon)", _hessian, _MOMENTS, costs_errors=True,
+        ),
         Importance("random", "by lot: a baseline", scored(_random, "random")),
     )
 }  # fmt: skip

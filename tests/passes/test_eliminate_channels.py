@@ -95,6 +95,20 @@ def test_budgets_of_other_kinds(net, options: str, cost: str, part: float) -> No
     assert (found.importance, found.refitted) == ("l2", 0)
 
 
+@pytest.mark.parametrize(("importance", "chosen"), [("reconstruction", "layers"), ("l1", "outputs")])
+def test_sizes_go_by_errors_where_the_criterion_has_errors(net, samples, importance: str, chosen: str) -> None:
+    """Scores of different groups can't be compared: there the outputs say what a group is worth."""
+    auto, layers, outputs = (
+        [
+            group.removed
+            for group in prune(net, f"macs=0.5, importance={importance}, align=2, {rest}", samples)[1].groups
+        ]
+        for rest in ("repair=false", "sensitivity=layers, repair=false", "sensitivity=outputs, repair=false")
+    )
+    assert auto == {"layers": layers, "outputs": outputs}[chosen]
+    assert layers != outputs
+
+
 def test_a_ratio_of_every_group_and_of_all(net) -> None:
     _, found = prune(net, "ratio=0.5, scope=local", None)
     assert [(g.before, g.after) for g in found.groups] == [(32, 16), (64, 32)]

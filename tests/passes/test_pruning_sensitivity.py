@@ -126,3 +126,19 @@ def test_groups_that_nothing_sums_over_get_the_others_scale() -> None:
     curves = measured_curves(graph, coupling, rankings, counts, [random_feeds(model)])
     assert curves["a:1"][0] > 0
     assert curves["b:1"] == pytest.approx([curves["a:1"][0], curves["a:1"][0] / 6 * 4, 0])
+
+
+def test_an_output_behind_a_softmax_is_measured_in_front_of_it() -> None:
+    plain = network()
+    squashed = network()
+    squashed.graph.node[-1].output[0] = "logits"
+    squashed.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["y"], axis=1))
+    counts: dict[str, tuple[int, ...]] = {"a:1": (2, 4, 8), "b:1": (2, 4, 8)}
+    rankings = dict.fromkeys(counts, Ranking(np.arange(8), np.arange(1.0, 9.0)))
+    found: list[dict[str, list[float]]] = []
+    for model in (plain, squashed):
+        graph = loaded(model)
+        found.append(measured_curves(graph, couple(graph), rankings, counts, [random_feeds(model)]))
+    assert found[0].keys() == found[1].keys() == counts.keys()
+    for name in counts:
+        assert found[1][name] == pytest.approx(found[0][name])
