@@ -72,7 +72,7 @@ class Pruner:
         whole: MACs of the model.
     """
 
-    def __init__(self, judged: Judged, options: EliminateChannels, memory: int | None = None) -> None:
+    def __init__(self, judged: Judged, options: EliminateChannels, memory: int) -> None:
         """Find out what can be removed.
 
         Args:

@@ -42,7 +42,11 @@ class Line:
     @property
     def how(self) -> str:
         """What sizes are chosen by."""
-        return "local" if self.options.scope == "local" else self.options.sensitivity
+        if self.options.scope == "local":
+            return "ratio"
+        by_layers = IMPORTANCE[self.options.importance].costs_errors
+        auto = "layers" if by_layers else "outputs"
+        return auto if self.options.sensitivity == "auto" else self.options.sensitivity
 
     def cells(self, budgets: list[float]) -> list[str]:
         """Its cells, behind the model's."""
@@ -57,10 +61,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME", help="labelled models of the zoo")
     parser.add_argument("--macs", nargs="+", type=float, default=list(MACS), metavar="PART", help="parts left")
     parser.add_argument("--importance", nargs="+", default=list(IMPORTANCE), metavar="NAME")
-    parser.add_argument("--sensitivity", nargs="+", default=["layers"], choices=["layers", "outputs"])
+    parser.add_argument("--sensitivity", nargs="+", default=["auto"], choices=["auto", "layers", "outputs"])
     parser.add_argument("--repair", nargs="+", default=["yes", "no"], choices=["yes", "no"])
     parser.add_argument("--samples", type=int, default=128, metavar="N", help="calibration samples")
-    parser.add_argument("--memory", type=int, metavar="MIB", help="for the samples' tensors (default: the pass's own)")
+    parser.add_argument("--memory", type=int, default=4096, metavar="MIB", help="for the samples' tensors")
     parser.add_argument("--validation", type=int, default=400, metavar="N", help="images to judge by")
     parser.add_argument("--align", type=int, default=8)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="a picture of the curves")
@@ -96,7 +100,7 @@ def main(options: argparse.Namespace) -> None:
 
 def lines(judged: Judged, options: argparse.Namespace) -> Iterator[Line]:
     """The baseline of the literature, then every importance, with and without repair."""
-    memory = None if options.memory is None else options.memory << 20
+    memory: int = options.memory << 20
     common = EliminateChannels(macs=JUDGED, align=options.align)
     plain = replace(common, importance="l1", scope="local", repair=False)
     yield from measured(judged, plain, options.macs, ["no"], memory)
@@ -107,7 +111,7 @@ def lines(judged: Judged, options: argparse.Namespace) -> Iterator[Line]:
 
 
 def measured(
-    judged: Judged, options: EliminateChannels, budgets: list[float], repairs: list[str], memory: int | None
+    judged: Judged, options: EliminateChannels, budgets: list[float], repairs: list[str], memory: int
 ) -> Iterator[Line]:
     """A line for each of `repairs`, from the same choices."""
     began = time.perf_counter()
@@ -138,5 +142,5 @@ def verdict(line: Line, baseline: Line) -> str:
 
 
 def _curve(line: Line) -> Curve:
-    points = [(share, drop) for share, drop, _ in line.drops.values()]
+    points = [(1.0, 0.0), *((share, drop) for share, drop, _ in line.drops.values())]
     return Curve(line.options.importance, line.how, line.options.repair, tuple(points))

@@ -173,7 +173,7 @@ def test_pruning_curve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     _, what, head, baseline, *lines = capsys.readouterr().out.splitlines()
     assert what.startswith(f"{SMALL}: ")
     assert head.split() == ["importance", "sizes", "by", "repair", "80%", "70%", "s", "point", "s"]
-    assert baseline.split()[:3] == ["l1", "local", "no"]
+    assert baseline.split()[:3] == ["l1", "ratio", "no"]
     assert [line.split()[:3] for line in lines[2:4]] == [
         ["reconstruction", "layers", repair] for repair in ("yes", "no")
     ]
@@ -187,11 +187,11 @@ def test_pruning_curve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
 @needs_zoo
 def test_pruning_for_several_budgets_is_what_the_pass_does_for_each() -> None:
     judged = _pruning.Judged.of(SMALL, samples=8, validation=4)
-    pruner = _pruning.Pruner(judged, EliminateChannels(macs=0.9, importance="reconstruction", sensitivity="layers"))
+    pruner = _pruning.Pruner(judged, EliminateChannels(macs=0.9, importance="reconstruction"), 1 << 30)
     for macs in (0.8, 0.7):
         alone = graphopt.optimize(
             judged.model,
-            passes=[EliminateChannels(macs=macs, importance="reconstruction", sensitivity="layers")],
+            passes=[EliminateChannels(macs=macs, importance="reconstruction")],
             calibration_data=judged.calibration,
         )
         assert alone.report.elimination is not None
