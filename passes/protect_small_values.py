@@ -5,9 +5,10 @@
 A linear grid has one step for the largest and for the smallest values. Log, Sqrt, Reciprocal, a small denominator or
 the difference of nearly equal tensors blow the error of small values up until nothing is left of the signal, and most
 such models still run without an error. A tensor whose loudest sample is many times louder than the others leaves those
-no steps at all. Both are measured: a second copy of the float operators behind quantized reads runs on a few
-calibration samples (see `calibration.amplification`), and what reads the culprits quantized, or writes them, is planned
-in float. Without samples it does what it did when the ranges were calibrated, or declines.
+no steps at all. A sum on a residual path with one massive channel leaves the others none, which shows behind the next
+layers. All are measured: a second copy of the float operators behind quantized reads runs on a few calibration samples
+(see `calibration.amplification`), and what reads the culprits quantized, or writes them, is planned in float. Without
+samples it does what it did when the ranges were calibrated, or declines.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.conditioning import amplified, exposure
+from graphopt.analysis.conditioning import Amplified, Exposure, amplified, exposure
 from graphopt.analysis.placement import place
+from graphopt.analysis.response import response
 from graphopt.calibration import Dataset
 from graphopt.calibration.amplification import Shadow, measure_noise
 from graphopt.calibration.histogram import Histogram
@@ -29,6 +31,7 @@ from graphopt.calibration.samples import Feed
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, Node, Tensor, Variable, to_proto
 from graphopt.ir.ops import LINEAR
+from graphopt.passes._coarse_sums import behind_coarse_sums, coarsest_reads
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
@@ -81,9 +84,12 @@ class ProtectSmallValues(Pass):
         target = ctx.target or find_target(graph.plan.target or "")
         feeds = spread(ctx.calibration, self.samples)
         grids: _Decibel = {}
+        dense: dict[Node, None] = {}
         for _ in range(self.rounds):
-            snr = self._noise(graph, feeds, ctx, grids)
-            found = _culprits(graph, target, snr, grids, _barely_seen(graph, ctx))
+            dense |= dict.fromkeys(behind_coarse_sums(graph, ctx.statistics))
+            exposed = exposure(graph, dense)
+            snr = self._noise(graph, exposed, feeds, ctx, grids)
+            found = _culprits(graph, target, amplified(graph, exposed, snr, grids), grids, _barely_seen(graph, ctx))
             if not found:
                 return
             plan_again(graph, target, {node.name: reason for node, reason in found.items()})
@@ -112,16 +118,18 @@ class ProtectSmallValues(Pass):
         if any(entry.range is None for entry in graph.plan):
             Calibrate().run(graph, ctx)
 
-    def _noise(self, graph: Graph, feeds: list[Feed], ctx: Context, grids: _Decibel) -> _Decibel:
+    def _noise(self, graph: Graph, exposed: Exposure, feeds: list[Feed], ctx: Context, grids: _Decibel) -> _Decibel:
         """Average SNR of float operators' results behind quantized reads; of planned activations too, into `grids`.
 
         What `grids` has already isn't measured again: planning again takes nodes out, and changes no range.
         """
-        exposed = exposure(graph)
         known = graph.tensors()
-        planned = [t for e in graph.plan if isinstance(t := known[e.tensor], Variable) and t not in grids]
+        variables = [t for e in graph.plan if isinstance(t := known[e.tensor], Variable)]
+        planned = [t for t in variables if t not in grids]
         results = exposed.results()
-        shadow = Shadow(*(tuple(item.name for item in items) for items in (exposed.nodes, results, planned)))
+        # Ranges of these are solved for the error behind the function that reads them.
+        through = frozenset(t.name for t in variables if response(graph, t) is not None)
+        shadow = Shadow(*(tuple(item.name for item in items) for items in (exposed.nodes, results, planned)), through)
         ranges = graph.plan.solved_ranges()
         noise = measure_noise(to_proto(graph), list(graph.plan), ranges, shadow, feeds, threads=ctx.threads)
         grids.update((t, average_db(noise.grids[t.name])) for t in planned)
@@ -159,7 +167,9 @@ def _barely_seen(graph: Graph, ctx: Context) -> set[str]:
     return found
 
 
-def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, barely_seen: set[str]) -> dict[Node, str]:
+def _culprits(
+    graph: Graph, target: Target, findings: list[Amplified], grids: _Decibel, barely_seen: set[str]
+) -> dict[Node, str]:
     """Nodes to leave in float, with the reason, in graph order."""
     plan = graph.plan
     placement = place(graph, target, lambda node: plan.kept_float.get(node.name))
@@ -182,8 +192,8 @@ def _culprits(graph: Graph, target: Target, snr: _Decibel, grids: _Decibel, bare
                 # A float operator that reads integers because the operator before it only writes integers.
                 leave(writer, reason)
 
-    for finding in amplified(graph, exposure(graph), snr, grids):
-        blame(finding.reads, str(finding))
+    for finding in findings:
+        blame(coarsest_reads(graph, finding), str(finding))
     known = graph.tensors()
     nodes = {n.name: n for n in graph.nodes}
     for entry in plan:

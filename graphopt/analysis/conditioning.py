@@ -5,7 +5,8 @@ and a denominator blow up the error of small values, which a linear grid has no 
 tensors (E[x²] − E[x]²) keeps the errors and loses the values; Exp and Softmax turn absolute errors into relative ones.
 
 A depthwise convolution can too: each of its channels comes from one channel alone, and where one grid serves channels
-of very different range the small ones have no steps. A dense layer mostly hears the large ones.
+of very different range the small ones have no steps. So does a Mul by a constant per channel, as behind a
+normalization. A dense layer mostly hears the large ones; those to look at all the same are given (`residual_sums`).
 
 `exposure` lists what must be looked at; `amplified` judges the signal-to-noise ratios that were found there.
 """
@@ -13,12 +14,12 @@ of very different range the small ones have no steps. A dense layer mostly hears
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.ir import Graph, Node, Tensor
+from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR, is_random
 
@@ -53,11 +54,13 @@ class Exposure:
         nodes: in graph order: amplifiers, and all between them and the quantized reads before them.
         reads: node → its inputs that are read quantized, by position.
         noisy: node → its inputs that carry noise of the nodes before it, by position.
+        dense: those of them that are dense layers behind a sum whose grid is too coarse for most of its values.
     """
 
     nodes: tuple[Node, ...]
     reads: Mapping[Node, tuple[int, ...]]
     noisy: Mapping[Node, tuple[int, ...]]
+    dense: frozenset[Node] = frozenset()
 
     def results(self) -> list[Tensor]:
         """Results of `nodes`: where the noise must be known, besides the planned tensors themselves."""
@@ -74,6 +77,7 @@ class Amplified:
         source_db: of the quantized tensor, or of the linear operator's result, where the chain begins.
         chain: from there to `node`, in graph order.
         reads: (node, input position) of the quantized reads that the noise comes from.
+        is_dense: it is one of `Exposure.dense`.
     """
 
     node: Node
@@ -81,6 +85,7 @@ class Amplified:
     source_db: float
     chain: tuple[Node, ...]
     reads: tuple[tuple[Node, int], ...]
+    is_dense: bool = False
 
     @property
     def amplification_db(self) -> float:
@@ -88,6 +93,11 @@ class Amplified:
         return self.source_db - self.snr_db
 
     def __str__(self) -> str:
+        if self.is_dense:
+            return (
+                f"{self.node} reads a sum of tensors of so different range that most values have no steps on its grid: "
+                f"{self.snr_db:.0f} dB are left behind it"
+            )
         if self.node.op in LINEAR:
             return (
                 f"channels that {self.node} reads one by one differ so much in range that the small ones have no steps "
@@ -99,8 +109,11 @@ class Amplified:
         )
 
 
-def exposure(graph: Graph) -> Exposure:
-    """What lies between the quantized reads of `graph.plan` and amplifiers, in the main graph. Linear in its size."""
+def exposure(graph: Graph, dense: Collection[Node] = ()) -> Exposure:
+    """What lies between the quantized reads of `graph.plan` and amplifiers, in the main graph. Linear in its size.
+
+    `dense` names dense layers to judge like the depthwise ones, which are judged anyway.
+    """
     planned = {(edge.node, edge.index) for entry in graph.plan for edge in entry.edges}
     carries: set[Tensor] = set()
     reads: dict[Node, tuple[int, ...]] = {}
@@ -116,12 +129,14 @@ def exposure(graph: Graph) -> Exposure:
     nodes: list[Node] = []
     for node in reversed(list(reads)):
         exposed = bool(reads[node] or noisy[node])
-        judged = node.is_op(*AMPLIFIERS) or _is_depthwise(graph, node)
+        judged = _amplifies(node) or _is_depthwise(graph, node) or node in dense
         if exposed and (judged or any(t in needed for t in node.present_outputs())):
             nodes.append(node)
             needed.update(node.inputs[i] for i in noisy[node])
     kept = tuple(reversed(nodes))
-    return Exposure(kept, {n: reads[n] for n in kept}, {n: noisy[n] for n in kept})
+    return Exposure(
+        kept, {n: reads[n] for n in kept}, {n: noisy[n] for n in kept}, frozenset(n for n in kept if n in dense)
+    )
 
 
 def amplified(
@@ -149,13 +164,15 @@ def amplified(
         for result in node.present_outputs():
             after = snr_db.get(result, math.nan)
             if node.op in LINEAR:
-                if _is_depthwise(graph, node) and after < LOWEST_DEPTHWISE_SNR_DB:
+                if (_is_depthwise(graph, node) and after < LOWEST_DEPTHWISE_SNR_DB) or (
+                    node in exposed.dense and after < LOWEST_SNR_DB
+                ):
                     found.append(_finding(exposed, node, after, worst))
                 # What a sum of products does to its operands' noise is not judged here: it is where the chain begins.
                 source[result], blown[result] = after if not math.isnan(after) else math.inf, 0.0
                 continue
             begin = min((s for s in starts if not math.isnan(s)), default=math.inf)
-            here = max(0.0, worst - after) if node.is_op(*AMPLIFIERS) and not math.isnan(after) else 0.0
+            here = max(0.0, worst - after) if _amplifies(node) and not math.isnan(after) else 0.0
             source[result], blown[result] = begin, since + here
             if is_lost:
                 lost.add(result)
@@ -163,6 +180,12 @@ def amplified(
                 lost.add(result)
                 found.append(_finding(exposed, node, after, begin))
     return found
+
+
+def _amplifies(node: Node) -> bool:
+    """Whether it is one of `AMPLIFIERS`, or scales the channels of a float tensor each by its own constant."""
+    scales = node.is_op("Mul") and any(isinstance(t, Constant) and t.values.size > 1 for t in node.inputs)
+    return scales or node.is_op(*AMPLIFIERS)
 
 
 def _is_depthwise(graph: Graph, node: Node) -> bool:
@@ -183,4 +206,4 @@ def _finding(exposed: Exposure, node: Node, snr_db: float, source_db: float) -> 
         reads.update(((current, i), None) for i in exposed.reads[current])
         pending += [producers[current.inputs[i]] for i in exposed.noisy[current]]
     ordered = tuple(n for n in exposed.nodes if n in chain)
-    return Amplified(node, snr_db, source_db, ordered, tuple(reads))
+    return Amplified(node, snr_db, source_db, ordered, tuple(reads), node in exposed.dense)

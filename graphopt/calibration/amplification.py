@@ -11,7 +11,7 @@ taken without its mean, because a constant tells nothing. All sums are taken in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +31,13 @@ class Shadow:
         nodes: names of the nodes to copy, in graph order.
         results: results of these nodes to compare, float32.
         grids: planned tensors whose values are compared with those on their grid.
+        clipped: tensors whose values beyond their range tell nothing, as a HardSwish's below −3: those have no noise.
     """
 
     nodes: tuple[str, ...]
     results: tuple[str, ...]
     grids: tuple[str, ...]
+    clipped: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def measure_noise(
     """
     if not shadow.results and not shadow.grids:
         return Noise({}, {})
-    writer = _Writer(model, plan, ranges)
+    writer = _Writer(model, plan, ranges, shadow.clipped)
     for name in shadow.nodes:
         writer.copy(name)
     outputs = [writer.compare(tensor, writer.shadows[tensor]) for tensor in shadow.results]
@@ -116,12 +118,15 @@ def _decibel(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 class _Writer:
     """Appends copies and comparisons to a model."""
 
-    def __init__(self, model: ModelProto, plan: Sequence[TensorPlan], ranges: Mapping[str, Range]) -> None:
+    def __init__(
+        self, model: ModelProto, plan: Sequence[TensorPlan], ranges: Mapping[str, Range], clipped: Set[str]
+    ) -> None:
         self.graph = model.graph
         self.nodes = {n.name: n for n in model.graph.node}
         self.entries = {e.tensor: e for e in plan}
         self.quantized = {(edge.node, edge.index): e for e in plan for edge in e.edges}
         self.ranges = ranges
+        self.clipped = clipped
         self.shadows: dict[str, str] = {}
         self.grids: dict[str, str] = {}
         self.taken = {name for n in model.graph.node for name in (*n.input, *n.output)}
@@ -162,8 +167,19 @@ class _Writer:
             scale, zero_point = self._params(tensor, params)
             axis = {} if entry.scheme.channel_axis is None else {"axis": entry.scheme.channel_axis}
             stored = self._node("QuantizeLinear", [tensor, scale, zero_point], f"{tensor}_q", **axis)
-            self.grids[tensor] = self._node("DequantizeLinear", [stored, scale, zero_point], f"{tensor}_dq", **axis)
+            rounded = self._node("DequantizeLinear", [stored, scale, zero_point], f"{tensor}_dq", **axis)
+            self.grids[tensor] = self._restored(tensor, rounded) if tensor in self.clipped else rounded
         return self.grids[tensor]
+
+    def _restored(self, tensor: str, rounded: str) -> str:
+        """What the range cut off given back, so that only rounding is left as noise."""
+        covered = self.ranges[tensor]
+        names = self._fresh(f"{tensor}_low"), self._fresh(f"{tensor}_high")
+        for name, value in zip(names, (covered.low, covered.high), strict=True):
+            self.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        inside = self._node("Clip", [tensor, *names], f"{tensor}_clipped")
+        beyond = self._node("Sub", [tensor, inside], f"{tensor}_beyond")
+        return self._node("Add", [rounded, beyond], f"{tensor}_restored")
 
     def _params(self, tensor: str, params: QuantParams) -> tuple[str, str]:
         names = self._fresh(f"{tensor}_scale"), self._fresh(f"{tensor}_zero_point")

@@ -116,6 +116,25 @@ def cancelling(decibel: float) -> Case:
     return Case(model, normal(12, 4, 8, 8, seed=3))
 
 
+def massive(ratio: float) -> Case:
+    """Residual blocks; the first one adds a channel that is larger than the others by `ratio`."""
+    shrink, grow = np.ones((1, 8, 1, 1), np.float32), np.ones((8, 1, 1, 1), np.float32)
+    shrink[0, 3], grow[3] = 1 / ratio, ratio
+    body = """s0 = Conv(x, w) a = Conv(s0, a1) b = Relu(a) c = Conv(b, a2) s1 = Add(s0, c)
+        d = Conv(s1, b1) e = Relu(d) f = Conv(e, b2) s2 = Add(s1, f) y = Conv(s2, v)"""
+    names = {"a1": 1, "a2": 2, "b1": 3, "b2": 4}
+    weights = {name: normal(8, 8, 1, 1, seed=seed, scale=0.4) for name, seed in names.items()}
+    constants = {
+        **weights,
+        "w": normal(8, 4, 1, 1, scale=0.5),
+        "a2": weights["a2"] * grow,
+        "b1": weights["b1"] * shrink,
+        "v": normal(4, 8, 1, 1, seed=5) * shrink,
+    }
+    model = net(body, "float[1,4,8,8] x", "float[1,4,8,8] y", **constants)
+    return Case(model, normal(12, 4, 8, 8, seed=6))
+
+
 # (network, sick, healthy, an operator that must be named)
 PAIRS: list[tuple[Callable[[float], Case], float, float, str]] = [
     (spectrum, 1e-7, 300.0, "Log"),
@@ -124,6 +143,7 @@ PAIRS: list[tuple[Callable[[float], Case], float, float, str]] = [
     (depthwise, 1000.0, 2.0, "Conv"),
     (loudness, 50.0, 6.0, "8 bits leave"),
     (cancelling, 50.0, -6.0, "Sub"),
+    (massive, 500.0, 1.0, "sum of tensors of so different range"),
 ]
 
 
@@ -162,6 +182,19 @@ def test_a_healthy_twin_keeps_all_its_integers(target: str, make: Callable[[floa
     plain, result = (compile_case(case, target, passes) for passes in (PLAIN, PROTECTED))
     assert turned(result) == []
     assert result.model.SerializeToString() == plain.model.SerializeToString()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_beside_a_massive_channel_what_reads_ordinary_tensors_stays_in_integers(target: str) -> None:
+    case = massive(500.0)
+    assert sample_db(case, compile_case(case, target, PLAIN).model) < 10
+    result = compile_case(case, target, PROTECTED)
+    quantized = {layer.name for layer in result.report.layers if layer.integer and layer.op == "Conv"}
+    convolutions = [n.name in quantized for n in result.graph.nodes if n.op == "Conv"]
+    # s0 → b1 and s2 → v read the sums; a2 writes the massive channel, which some engines round right there.
+    assert convolutions[:2] == [True, True]
+    assert convolutions[3] == convolutions[5] is False
+    assert sum(convolutions) >= 3
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -278,3 +311,21 @@ def test_values_on_the_grid_have_no_noise() -> None:
     on_grid = rounded(np.arange(0, 9, 0.7, np.float32))
     assert measured([("Sqrt", "x", "y")], [on_grid])["y"] == [np.inf]
     assert average_db(np.array([np.inf, 20, np.nan])) == 40
+
+
+def test_what_a_range_clips_on_purpose_is_no_noise() -> None:
+    """Values that a HardSwish makes 0 may lie below the range; rounding is judged on the others."""
+    x = np.random.default_rng(0).normal(10, 3, 500).astype(np.float32)
+    x[:100] = -40
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["y"], "n0")]
+    infos = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [None]) for n in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "g", infos[:1], infos[1:])
+    found: list[float] = []
+    for clipped in (frozenset({"x"}), frozenset[str]()):
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+        assert GRID.range is not None
+        shadow = Shadow((), (), ("x",), clipped)
+        found.append(float(measure_noise(model, [GRID], {"x": GRID.range}, shadow, [{"x": x}]).grids["x"][0]))
+    beyond = x - np.clip(x, 0, np.float32(255 * STEP))
+    assert found == pytest.approx([snr(x, rounded(x) + beyond), snr(x, rounded(x))], abs=0.05)
+    assert found[0] > 40 > 10 > found[1]
