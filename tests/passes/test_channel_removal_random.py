@@ -22,7 +22,7 @@ def check(model: onnx.ModelProto, seed: int) -> bool:
     infer(graph)
     coupling = couple(graph)
     rng = np.random.default_rng(seed)
-    removed = remove(graph, coupling, random_keep(coupling, rng, share=rng.choice([0.3, 0.6, 0.9])))
+    removed = remove(graph, coupling, random_keep(coupling, rng, share=rng.choice([0.0, 0.3, 0.6, 0.9])))
     onnx.checker.check_model(removed.pruned, full_check=True)
     feeds = random_feeds(model, seed, dynamic=4)
     found = assert_same_as_masked(removed, feeds)
