@@ -119,7 +119,7 @@ class _Repair:
         return Repaired(layer.node.name, found.lost, found.left)
 
     def _task(self, layer: Linear) -> Task | Declined:
-        """What the layer is to make; its input is fetched in any case, so that nothing is skipped."""
+        """What the layer is to make, fetched from both runs."""
         if self.graph.sole_consumer(layer.weight) is not layer.node:
             return Declined(f"its weight '{layer.weight.name}' is read elsewhere, too")
         if not layer.is_conv and len(layer.weight.shape) > 2:

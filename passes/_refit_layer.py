@@ -173,8 +173,9 @@ class _Fit:
             now = np.clip(part.base + part.change + part.other, low, high)
             left += float(np.sum(np.square(now - wanted), dtype=np.float64))
         every = np.concatenate([np.clip(part.wanted, low, high) for part in self.parts], axis=1)
-        energy = float(np.sum(every.var(axis=1, dtype=np.float64))) * every.shape[1]
-        return lost / max(energy, 1e-30), left / max(energy, 1e-30)
+        # A result that never varies: its errors as they are.
+        energy = float(np.sum(every.var(axis=1, dtype=np.float64))) * every.shape[1] or 1.0
+        return lost / energy, left / energy
 
     def _target(self, part: _Part, *, first: bool) -> Rows:
         """What the result or the sum is to be, from where it is now; at first, as if there were no f."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,9 +188,11 @@ class _State:
 
     def _locate(self, units: int) -> None:
         """Find the places of each unit's numbers."""
-        self.places: list[Indexes] = [np.flatnonzero(self.units == unit) for unit in range(units)]
+        order = np.argsort(self.units, kind="stable")
+        ends = np.searchsorted(self.units[order], np.arange(units + 1))
+        self.places: list[Indexes] = [order[start:end] for start, end in pairwise(ends)]
+        self.sizes = np.diff(ends)
         # Most often each unit has as many numbers as any other that has some: then all are looked at in one go.
-        self.sizes = np.array([len(places) for places in self.places])
         self.even = len(np.unique(self.sizes[self.sizes > 0])) == 1
 
     def _price(self, places: Indexes) -> float:

@@ -116,8 +116,11 @@ class ErrorRegression:
         return fresh
 
     def solve(self) -> Correction | None:
-        """The best correction; None where none takes anything off samples that it wasn't fitted on."""
-        if self._origin is None:
+        """The best correction; None where none takes anything off samples that it wasn't fitted on.
+
+        None, too, where squares are too large to be summed, or something isn't finite.
+        """
+        if self._origin is None or not all(np.isfinite(total).all() for total in self._sums.values()):
             return None
         damping, gain = ALONE, float("nan")
         if all(self._count):

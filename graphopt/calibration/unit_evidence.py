@@ -22,6 +22,7 @@ from graphopt.calibration.samples import Feed
 from graphopt.calibration.spread import Spread
 from graphopt.calibration.weights import detached
 from graphopt.calibration.windows import Windows
+from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, Node, Tensor
 from graphopt.ir.linear import Linear, bias_add, linear_view
 
@@ -55,7 +56,7 @@ def unit_evidence(
         for group in groups:
             yield Evidence(graph, group, seed=seed)
         return
-    walk = _Walk(graph, groups, needs, Prefix(detached(graph), feeds, name=name, threads=threads))
+    walk = _Walk(graph, groups, needs, Prefix(detached(graph), feeds, name=name, threads=threads), name)
     for group in groups:
         if not walk.waiting(group):
             yield walk.evidence(group, seed)
@@ -85,8 +86,10 @@ class _Reader:
 class _Walk:
     """The model in the middle of its run."""
 
-    def __init__(self, graph: Graph, groups: Sequence[Group], needs: Collection[Need], prefix: Prefix) -> None:
-        self.graph, self.prefix = graph, prefix
+    def __init__(
+        self, graph: Graph, groups: Sequence[Group], needs: Collection[Need], prefix: Prefix, name: str
+    ) -> None:
+        self.graph, self.prefix, self.name = graph, prefix, name
         self.found = {group.name: _Found() for group in groups}
         self.readers: dict[Node, _Reader] = {}
         self.sums: dict[Node, list[tuple[_Reader, InputMoments]]] = {}
@@ -133,9 +136,7 @@ class _Walk:
         touched: dict[str, Group] = {}
         for tensor, group in self.observed.pop(node, []):
             axis, units = _place(tensor, group)
-            spread = Spread(axis)
-            for values in self.prefix.fetch([tensor.name])[0]:
-                spread.update(values)
+            spread = self._spread(tensor, axis)
             self.found[group.name].activities[tensor.name] = _activity(spread, units, group.units)
             self._seen(group, touched)
         reader = self.readers.pop(node, None)
@@ -149,12 +150,18 @@ class _Walk:
             else:
                 self.sums.setdefault(reader.sum, []).append((reader, moments))
         for reader, moments in self.sums.pop(node, []):
-            axis = reader.linear.output_channel_axis
-            spread = Spread(axis)
-            for value in self.prefix.fetch([node.outputs[0].name])[0]:
-                spread.update(value)
+            spread = self._spread(node.outputs[0], reader.linear.output_channel_axis)
             self._contract(reader, moments, float(spread.variance.sum()), touched)
         return list(touched.values())
+
+    def _spread(self, tensor: Tensor, axis: int) -> Spread:
+        found = Spread(axis)
+        for number, values in enumerate(self.prefix.fetch([tensor.name])[0]):
+            try:
+                found.update(values)
+            except CalibrationError as error:
+                raise CalibrationError(f"{self.name}, sample {number}: tensor '{tensor.name}': {error}") from None
+        return found
 
     def _seen(self, group: Group, touched: dict[str, Group]) -> None:
         self.found[group.name].expected -= 1
@@ -169,6 +176,8 @@ class _Walk:
         around, plain = moments.moments(centred=biased), moments.moments()
         assert around is not None  # there is at least one sample
         assert plain is not None
+        if not np.isfinite(plain.second).all():
+            raise CalibrationError(f"{self.name}: '{linear.data.name}' is too large for its squares to be summed")
         windows = moments.windows
         rows = linear.by_output_channel(linear.weight.values).astype(np.float64)
         parts = moments.blocks

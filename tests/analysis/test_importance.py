@@ -15,7 +15,8 @@ from graphopt.analysis.coupling_groups import Group
 from graphopt.analysis.elimination import Contraction, Ranking, eliminate
 from graphopt.analysis.importance import IMPORTANCE, Evidence, find_importance, scored
 from graphopt.calibration.rankings import importance, rankings
-from graphopt.errors import ConfigError
+from graphopt.calibration.unit_evidence import unit_evidence
+from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, fixed_value, to_proto
 from tests.support.coupling import graph_of
 from tests.support.rewrite import run
@@ -221,6 +222,59 @@ def test_reconstruction_sees_that_a_channel_is_a_copy() -> None:
     # All gone: the result hasn't any of its variance left.
     assert found.cost[-1] == pytest.approx(1.0, rel=0.05)
     assert found.cost[0] < 0.01 * found.cost[-1]
+
+
+READERS = {
+    "conv": ("Conv<pads=[1,1,1,1],strides=[2,1]>(r, v, c)", {"v": (4, 6, 3, 3), "c": (4,)}, "float[1,4,4,8] y"),
+    "grouped": ("Conv<group=2>(r, v, c)", {"v": (4, 3, 3, 3), "c": (4,)}, "float[1,4,6,6] y"),
+    "transposed": ("ConvTranspose<strides=[2,2]>(r, v, c)", {"v": (6, 4, 3, 3), "c": (4,)}, "float[1,4,17,17] y"),
+    "gemm": ("Flatten(r)  y = Gemm<transB=1>(f, v, c)", {"v": (5, 384), "c": (5,)}, "float[1,5] y"),
+    "matmul": (
+        "Transpose<perm=[0,2,3,1]>(r)  m = MatMul(f, v)  y = Add(m, c)", {"v": (6, 5), "c": (5,)}, "float[1,8,8,5] y"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_moments_say_what_the_result_loses_without_a_unit(kind: str) -> None:
+    """Against onnxruntime: the variance of how the result differs when the unit is set to 0."""
+    reader, values, result = READERS[kind]
+    body = f"a = Conv(x, w1, b1)  r = Relu(a)  {'f' if kind in ('gemm', 'matmul') else 'y'} = {reader}"
+    weights: dict[str, Any] = {"w1": (6, 3, 1, 1), "b1": (6,), **values}
+    graph = graph_of(body, "float[1,3,8,8] x", result, **weights)
+    group = next(g for g in couple(graph).removable if g.name.startswith("a:1"))
+    feeds = samples(14)  # so that no position is left out
+    (found,) = unit_evidence(graph, [group], {"activity", "moments"}, feeds, threads=1)
+    model, whole = to_proto(graph), []
+    whole = [run(model, feed)[0] for feed in feeds]
+    axis = whole[0].ndim - 1 if kind == "matmul" else 1
+    energy = float(np.concatenate(whole).var(axis=tuple(k for k in range(whole[0].ndim) if k != axis)).sum())
+    w1, b1 = value(graph, "w1").astype(np.float32), value(graph, "b1").astype(np.float32)
+    for unit in range(group.units):
+        channels = group.members[next(s for s in group.members if s.tensor.name == "a")] == unit
+        for name, values_ in (("w1", w1), ("b1", b1)):
+            gone = values_.copy()
+            gone[channels] = 0
+            constant = next(c for c in graph.constants if c.name == name)
+            graph.set_values(constant, gone)
+        changed = np.concatenate([run(to_proto(graph), f)[0] - y for f, y in zip(feeds, whole, strict=True)])
+        lost = float(changed.var(axis=tuple(k for k in range(changed.ndim) if k != axis)).sum())
+        said = 0.0
+        for problem in found.contractions:
+            here = np.flatnonzero(problem.units == unit)
+            part = problem.weight[:, here]
+            said += float(np.sum((part @ problem.second[np.ix_(here, here)]) * part))
+        # Moments have a floor of 1e-6 of their mean, which units that hardly vary show.
+        assert said == pytest.approx(lost, rel=1e-2, abs=1e-4 * energy)
+        assert all(problem.energy == pytest.approx(energy, rel=1e-2) for problem in found.contractions)
+
+
+def test_values_that_are_not_finite_are_named() -> None:
+    graph, group = chain()
+    feeds = samples(2)
+    feeds[1]["x"][0, 0, 0, 0] = np.inf
+    with pytest.raises(CalibrationError, match=r"sample 1: tensor 'r': it holds NaN or infinity"):
+        rankings(graph, [group], IMPORTANCE["reconstruction"], feeds)
 
 
 def test_errors_in_a_branch_count_beside_the_sum_that_it_goes_into() -> None:
