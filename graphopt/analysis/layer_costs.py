@@ -4,7 +4,8 @@
     MACs = 28·28·3·3·a·b        parameters = 9·a·b + b (bias)        bytes = 4 · parameters in float32
 
 Every size is a constant plus elements a unit × units kept (`CountPolynomial`), for any operator and layout, since it is
-read off the slots that the groups run through.
+read off the slots that the groups run through. The copy of an operand that says sizes (a Reshape's target that others
+read, too), which removal may have to make, is not counted.
 """
 
 from __future__ import annotations

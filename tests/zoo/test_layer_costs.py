@@ -24,7 +24,11 @@ def test_costs_are_those_of_the_model_with_fewer_channels(name: str) -> None:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     kept = {group.name: int(rng.integers(1, group.units + 1)) for group in coupling.removable}
     masks = {group.name: rng.permutation(np.arange(group.units) < kept[group.name]) for group in coupling.removable}
-    expected = costs.macs(kept), costs.params(kept), costs.bytes(kept), costs.macs_unknown
+    macs, params, size = costs.macs(kept), costs.params(kept), costs.bytes(kept)
     remove_channels(graph, coupling, masks)
     found = inspect_model(graph, name)
-    assert (found.macs, found.parameters, found.weight_bytes, found.macs_unknown) == expected
+    assert (found.macs, found.macs_unknown) == (macs, costs.macs_unknown)
+    # An operand that says sizes may get a copy (it has other readers, or is an input, too): nothing else is added.
+    added = found.parameters - params
+    assert 0 <= added <= 16
+    assert found.weight_bytes - size == 8 * added
