@@ -40,7 +40,11 @@ class DeadChannels:
 
 
 def dead_channels(
-    graph: Graph, coupling: Coupling, constants: ConstantChannels, refused: Mapping[Node, str] | None = None
+    graph: Graph,
+    coupling: Coupling,
+    constants: ConstantChannels,
+    refused: Mapping[Node, str] | None = None,
+    align: int = 1,
 ) -> DeadChannels:
     """Find the units that can go.
 
@@ -49,9 +53,10 @@ def dead_channels(
         coupling: the groups of this graph as it stands.
         constants: what is known of its activations.
         refused: linear operations whose bias can't take up constants, and why.
+        align: of a group with more channels than that, a multiple of it stays, where not all stay.
     """
     search = Search(graph, coupling, constants, refused or {})
-    while search.settle() or search.keep_one():
+    while search.settle() or search.round_up(align):
         pass
     return DeadChannels(
         {name: dead for name, dead in search.dead.items() if dead.any()},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from graphopt.analysis.channel_reads import Mask, channel_reads
 from graphopt.analysis.constant_channels import ConstantChannels
 from graphopt.analysis.coupling_groups import Coupling, Group, Slot, Units
 from graphopt.analysis.dead_readers import is_summed, leaves_out, passes_on, summed_partner
+from graphopt.analysis.kept_counts import channels_each
 from graphopt.ir import Graph, Node, Variable
 from graphopt.ir.linear import Linear, linear_view, reads_shape_only
 from graphopt.ir.linear_edit import shift_hindrance
@@ -84,7 +86,9 @@ class Search:
         found = [reader for slot in self.places for reader in self._readers(graph, slot, constants, refused)]
         self.readers = sorted(found, key=lambda reader: -order.get(reader.node, 0))
         self.last_read = {name: max(_reads(graph, group, order), default=0) for name, group in self.groups.items()}
-        self.suspects = self._suspects(constants)
+        self.each = {name: channels_each(group) for name, group in self.groups.items()}
+        self.still = self._constant_units(constants)
+        self.suspects = self._suspects()
 
     def settle(self) -> bool:
         """Bring back units until no reader misses one; whether any came back."""
@@ -96,17 +100,23 @@ class Search:
                     self._bring_back(reader.slot, missed, reason)
         return count != before
 
-    def keep_one(self) -> bool:
-        """Bring back the first unit of a group that would go whole; whether there is one.
+    def round_up(self, align: int) -> bool:
+        """Bring back units of one group, so that as many channels stay as engines run well; whether there is one.
 
-        The one that is read last: groups before it may get back the units that this one hears.
+        The group that is read last: groups before it may get back units that this one hears.
         """
-        whole = [name for name, dead in self.dead.items() if dead.all()]
-        if not whole:
+        short = [name for name in self.groups if self._stay(name) != self._wanted(name, align)]
+        if not short:
             return False
-        name = max(whole, key=lambda name: self.last_read[name])
-        self.dead[name][0] = False
-        self.reasons[name][0] = "one channel has to stay"
+        name = max(short, key=lambda name: self.last_read[name])
+        stay, wanted = self._stay(name), self._wanted(name, align)
+        gone = np.flatnonzero(self.dead[name])
+        # Constants first: they hear nothing that would have to come back with them.
+        back = gone[np.argsort(~self.still[name][gone], kind="stable")][: wanted - stay]
+        self.dead[name][back] = False
+        for unit in back:
+            reason = f"engines run {wanted} as fast as {stay} (align={align})" if stay else "one has to stay"
+            self.reasons[name][unit] = reason
         return True
 
     def shift(self, reader: Reader) -> Floats:
@@ -121,6 +131,17 @@ class Search:
             reasons = [self.reasons[name][unit] for unit in np.flatnonzero(stay)]
             for reason in dict.fromkeys(reasons):
                 yield Survivor(group, reasons.count(reason), reason)
+
+    def _stay(self, name: str) -> int:
+        return int((~self.dead[name]).sum())
+
+    def _wanted(self, name: str, align: int) -> int:
+        """The least number of units, of at least those that stay, whose channels are few or a multiple of `align`."""
+        stay, units, each = max(self._stay(name), 1), self.groups[name].units, self.each[name]
+        if stay * each <= align:
+            return stay
+        step = align // gcd(align, each)
+        return min(units, -(-stay // step) * step)
 
     def _count(self) -> int:
         return sum(int(dead.sum()) for dead in self.dead.values())
@@ -197,15 +218,22 @@ class Search:
             lost |= (inside >= 0) & ~passed[inside]
         return lost
 
-    def _suspects(self, constants: ConstantChannels) -> dict[str, Mask]:
-        """Units that are constant somewhere, or that the weights of a reader don't hear."""
-        found = {name: np.zeros(group.units, dtype=bool) for name, group in self.groups.items()}
+    def _constant_units(self, constants: ConstantChannels) -> dict[str, Mask]:
+        """Units that are constant in any activation."""
         made = [slot for slot in self.places if slot.tensor in constants.values and not _is_padded(slot)]
-        seen = [(slot, ~np.isnan(constants.along(slot))) for slot in made]
+        return self._units([(slot, ~np.isnan(constants.along(slot))) for slot in made])
+
+    def _suspects(self) -> dict[str, Mask]:
+        """Units that are constant somewhere, or that the weights of a reader don't hear."""
         deaf = [(r.slot, ~r.reads.any(axis=1).reshape(-1)) for r in self.readers if r.reads is not None]
-        for slot, suspicious in (*seen, *deaf):
+        return {name: found | self.still[name] for name, found in self._units(deaf).items()}
+
+    def _units(self, elements: Sequence[tuple[Slot, Mask]]) -> dict[str, Mask]:
+        """By group, the units that have any of the elements."""
+        found = {name: np.zeros(group.units, dtype=bool) for name, group in self.groups.items()}
+        for slot, chosen in elements:
             for name, inside in self.places[slot]:
-                found[name][inside[suspicious & (inside >= 0)]] = True
+                found[name][inside[chosen & (inside >= 0)]] = True
         return found
 
 

@@ -20,10 +20,10 @@ from tests.support.random_networks import BLOCKS, OPSETS, head, networks
 from tests.support.rewrite import random_feeds, run
 
 
-def eliminated(model: onnx.ModelProto, seed: int) -> list[str]:
+def eliminated(model: onnx.ModelProto, seed: int, align: int = 1) -> list[str]:
     """Run the pass, hold the outputs to those before; what it says it did."""
     graph, ctx = from_proto(model), Context()
-    PassManager([EliminateDeadChannels()], [Verify()]).run(graph, ctx)
+    PassManager([EliminateDeadChannels(align)], [Verify()]).run(graph, ctx)
     after = to_proto(graph)
     onnx.checker.check_model(after, full_check=True)
     feeds = random_feeds(model, seed, dynamic=3)
@@ -73,11 +73,11 @@ def test_random_zeros() -> None:
     @settings(max_examples=80, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(networks(), st.integers(0, 2**16))
     def holds(model: onnx.ModelProto, seed: int) -> None:
-        said.append(len(eliminated(with_zeros(model, seed), seed)))
+        said.append(len(eliminated(with_zeros(model, seed), seed, align=1 + seed % 4)))
 
     holds()
     # Otherwise nothing was removed, and nothing held.
-    assert sum(count > 0 for count in said) > 0.9 * len(said)
+    assert sum(count > 0 for count in said) > 0.7 * len(said)
 
 
 def test_random_units_without_parameters() -> None:
