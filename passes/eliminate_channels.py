@@ -27,7 +27,8 @@ from graphopt.analysis.elimination_record import Elimination, read_plan
 from graphopt.analysis.kept_counts import kept_counts
 from graphopt.calibration import Feed
 from graphopt.errors import ConfigError
-from graphopt.ir import Graph, fill_types, to_proto
+from graphopt.ir import Graph, fill_types, is_fixed, to_proto
+from graphopt.ir.dtypes import FLOAT_TYPES
 from graphopt.passes._channel_removal import remove_channels
 from graphopt.passes._elimination_outcome import frozen_groups, outcomes
 from graphopt.passes._elimination_sizes import Sizing
@@ -110,6 +111,7 @@ class EliminateChannels(Pass):
         if ctx.ranges is not None:
             raise ConfigError("saved ranges are of a model with all channels: save the pruned one and calibrate that")
         graph.sort()
+        _share_no_vectors(graph)
         fill_types(graph)
         coupling = couple(graph)
         if not coupling.removable:
@@ -150,3 +152,16 @@ class EliminateChannels(Pass):
             ctx.remarks.declined(None, f"group '{group.name}' keeps its channels: {group.reason}")
         if self.repair and ctx.calibration is None:
             ctx.remarks.declined(None, "nothing is refitted without samples; give them with --calibration-data")
+
+
+def _share_no_vectors(graph: Graph) -> None:
+    """Give each reader biases and scales of its own: layers with equal ones needn't lose the same channels.
+
+    `merge-duplicates` makes them one constant, the zeros of all layers of a size above all. Weights that are shared are
+    tied in the model itself, more likely than not, and stay so.
+    """
+    for constant in graph.constants:
+        if is_fixed(constant) and constant.dtype in FLOAT_TYPES and len(constant.shape) == 1:
+            for node, index in graph.uses(constant)[1:]:
+                if node.scope is graph:
+                    graph.own_constant(node, index)

@@ -216,6 +216,23 @@ def test_options_that_make_no_sense(net, options: str, complaint: str) -> None:
         prune(net, options, None)
 
 
+def test_equal_biases_do_not_tie_layers(net) -> None:
+    """merge-duplicates makes one constant of them, and that would tie the stream's channels to the inner ones."""
+    zeros = onnx.ModelProto()
+    zeros.CopyFrom(net)
+    for value in zeros.graph.initializer:
+        if value.name in ("b1", "b3"):
+            value.CopyFrom(onnx.numpy_helper.from_array(np.zeros(32, np.float32), value.name))
+        if value.name == "w2":  # 32 inner channels, too
+            value.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value)[:32], value.name))
+        if value.name == "w3":
+            value.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value)[:, :32], value.name))
+        if value.name == "b2":
+            value.CopyFrom(onnx.numpy_helper.from_array(np.zeros(32, np.float32), value.name))
+    _, found = prune(zeros, "ratio=0.5, scope=local", None)
+    assert [(g.before, g.after) for g in found.groups] == [(32, 16), (32, 16)]
+
+
 def test_a_users_own_importance(net, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "mine.py").write_text("def last(evidence):\n    return list(range(evidence.group.units, 0, -1))\n")
     monkeypatch.chdir(tmp_path)
