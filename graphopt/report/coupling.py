@@ -13,6 +13,7 @@ from graphopt.report.document import Document, Line, Table
 from graphopt.report.units import count_text, counted, percent_text
 
 _NAMED_LAYERS = 3
+_NAME = 40  # characters of a layer's name; the last ones tell layers apart
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _reason(group: FixedGroup) -> str:
 
 
 def _named(layers: Sequence[str]) -> str:
-    shown = ", ".join(layers[:_NAMED_LAYERS])
+    shown = ", ".join(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}" for name in layers[:_NAMED_LAYERS])
     return shown if len(layers) <= _NAMED_LAYERS else f"{shown} and {len(layers) - _NAMED_LAYERS} more"
 
 
