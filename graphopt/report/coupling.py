@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphopt.analysis.coupling import couple
@@ -10,10 +9,7 @@ from graphopt.analysis.coupling_groups import Group
 from graphopt.analysis.layer_costs import LayerCosts
 from graphopt.ir import Constant, Graph, Node
 from graphopt.report.document import Document, Line, Table
-from graphopt.report.units import count_text, counted, percent_text
-
-_NAMED_LAYERS = 3
-_NAME = 40  # characters of a layer's name; the last ones tell layers apart
+from graphopt.report.units import count_text, counted, names_text, percent_text
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def coupling_page(found: CouplingReport) -> Document:
     if found.macs_unknown:
         page.append(Line(f"  MACs without {counted(found.macs_unknown, 'layer')} of unknown shape"))
     if found.fixed:
-        rows = tuple((g.name, str(g.units), _reason(g), _named(g.layers)) for g in found.fixed)
+        rows = tuple((g.name, str(g.units), _reason(g), names_text(g.layers)) for g in found.fixed)
         page += [Line(), Line("What has to stay, and why", "title")]
         page.append(Table(("group", ">units", "why", "layers"), rows))
     return page
@@ -136,7 +132,7 @@ def _row(group: RemovableGroup, found: CouplingReport) -> tuple[str, ...]:
         _share(group.parameters, found.parameters),
         count_text(group.macs) if found.macs else "unknown",
         _share(group.macs, found.macs),
-        _named(group.layers),
+        names_text(group.layers),
     )
 
 
@@ -146,11 +142,6 @@ def _share(part: int, whole: int) -> str:
 
 def _reason(group: FixedGroup) -> str:
     return group.reason if group.node is None else f"{group.reason} ({group.node})"
-
-
-def _named(layers: Sequence[str]) -> str:
-    shown = ", ".join(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}" for name in layers[:_NAMED_LAYERS])
-    return shown if len(layers) <= _NAMED_LAYERS else f"{shown} and {len(layers) - _NAMED_LAYERS} more"
 
 
 def _layers(graph: Graph, group: Group, order: dict[Node, int]) -> tuple[str, ...]:

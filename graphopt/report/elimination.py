@@ -6,7 +6,7 @@ from collections import Counter
 
 from graphopt.analysis.elimination_record import Elimination, GroupElimination
 from graphopt.report.document import Document, Line, Table
-from graphopt.report.units import count_text, counted, percent_text, seconds_text
+from graphopt.report.units import count_text, counted, names_text, percent_text, seconds_text
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _SHOWN = 40
@@ -26,7 +26,7 @@ def elimination_page(found: Elimination) -> Document:
     page.append(Table(("", ">before", ">after", ">left"), tuple(rows)))
     lost = [group for group in found.groups if group.removed]
     if lost:
-        columns = (">channels", ">left", "importance of units", "group", "layers")
+        columns = (">channels", ">left", "importance of units", "in")
         page += [Line(), Table(columns, tuple(_row(group) for group in lost[:_SHOWN]))]
         if len(lost) > _SHOWN:
             page.append(Line(f"  … and {counted(len(lost) - _SHOWN, 'group')} more, see --json or --save-prune-plan"))
@@ -39,8 +39,8 @@ def elimination_page(found: Elimination) -> Document:
 
 
 def _row(group: GroupElimination) -> tuple[str, ...]:
-    layers = ", ".join(group.layers[:3]) + (f", … ({len(group.layers)})" if len(group.layers) > 3 else "")
-    return f"{group.before} → {group.after}", percent_text(group.after / group.before), _bars(group), group.name, layers
+    channels = f"{group.before} → {group.after}"
+    return channels, percent_text(group.after / group.before), _bars(group), names_text(group.layers)
 
 
 def _bars(group: GroupElimination) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+_NAMES, _NAME = 3, 40  # names at most, characters of each at most
 
 
 def bytes_text(count: int) -> str:
@@ -40,6 +43,12 @@ def change_text(before: str, after: str) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """A few names of layers, long ones by their ends, which tell them apart."""
+    shown = ", ".join(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}" for name in names[:_NAMES])
+    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
 
 
 def _scaled(count: int) -> str:
