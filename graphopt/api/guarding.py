@@ -109,9 +109,11 @@ class Guard:
         planned = len(self.first.graph.plan.quantized_nodes)
         reference = "" if metric == "sqnr" else f"; the float model has {value_text(metric, judge.reference)}"
         tried = f"not even with all {planned} nodes back in float" if planned else "and nothing is in 8 bits"
+        removed = self.ctx.elimination
+        mend = "" if removed is None else f"; channels were removed for {removed.demand}: remove fewer"
         return (
             f"the result can't hold {judge.demanded}, {tried}: at best it has {value_text(metric, self.value)} on "
-            f"{judge.samples.name}{reference}; nothing was written"
+            f"{judge.samples.name}{reference}{mend}; nothing was written"
         )
 
     def outcome(self, turned: Sequence[str], errors: ErrorReport | None, on_calibration_data: bool) -> Guarded:

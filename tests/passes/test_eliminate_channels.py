@@ -11,7 +11,7 @@ import pytest
 
 import graphopt
 from graphopt.analysis.elimination_record import Elimination
-from graphopt.errors import ConfigError, EmitError
+from graphopt.errors import AccuracyError, ConfigError, EmitError
 from graphopt.report import inspect_model
 from tests.cli.conftest import Run as Command
 from tests.cli.conftest import run  # noqa: F401  # a fixture
@@ -231,6 +231,11 @@ def test_equal_biases_do_not_tie_layers(net) -> None:
             value.CopyFrom(onnx.numpy_helper.from_array(np.zeros(32, np.float32), value.name))
     _, found = prune(zeros, "ratio=0.5, scope=local", None)
     assert [(g.before, g.after) for g in found.groups] == [(32, 16), (32, 16)]
+
+
+def test_a_guard_that_cannot_hold_says_that_channels_were_removed(net, samples) -> None:
+    with pytest.raises(AccuracyError, match=r"channels were removed for macs=0\.4: remove fewer; nothing was written"):
+        graphopt.optimize(net, target="openvino", prune="macs=0.4", calibration_data=samples, min_sqnr=60)
 
 
 def test_a_users_own_importance(net, tmp_path: Path, monkeypatch) -> None:
