@@ -41,12 +41,17 @@ def _nearest(node: Node, operands: Operands, grid: Grid) -> str:
     return "" if node.attr("mode", "nearest") == "nearest" else "it interpolates"
 
 
+def _all_integers(node: Node, operands: Operands, grid: Grid) -> str:
+    return "" if all(v is None or v.is_int8 for v in operands) else "it joins floats with integers"
+
+
 MOVES: dict[str, Callable[[Node, Operands, Grid], str]] = {
     **dict.fromkeys(
         ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather", "Tile", "Expand"),
         _always,
     ),
-    **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "Concat", "ReduceMax", "ReduceMin", "GlobalMaxPool"), _always),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "GlobalMaxPool"), _always),
+    "Concat": _all_integers,
     "MaxPool": lambda node, operands, grid: "" if len(node.present_outputs()) == 1 else "it gives indices too",
     "Pad": _zero_pad,
     "Resize": _nearest,

@@ -283,3 +283,19 @@ def test_a_quantized_tensor_can_be_an_output_too():
     assert found.lite["y_q"].dtype == np.int8
     assert found.worst("y_q") <= 1
     assert found.written.operators["DEQUANTIZE"] == 1
+
+
+def test_integers_are_joined_with_floats_as_floats():
+    made = parse(
+        """g (float[2,6,9,8] x, float[2,6,9,8] z) => (float[2,12,9,8] y) <float s = {0.031}, int8 p = {-9}> {
+            q = QuantizeLinear(x, s, p)
+            d = DequantizeLinear(q, s, p)
+            y = Concat<axis=1>(d, z)
+        }"""
+    )
+    found = outcome(made)
+    assert found.worst() <= 1e-5
+    assert {op: found.written.operators[op] for op in ("CONCATENATION", "DEQUANTIZE")} == {
+        "CONCATENATION": 1,
+        "DEQUANTIZE": 1,
+    }
