@@ -11,8 +11,8 @@ recovers what 8 bits lose, with more walks over the samples. Why this order:
 4. Sharing comes after folding: two layers that share a result can't take up different scales.
 5. Folding leaves arithmetic on constants and reshapes that do nothing: constants and no-ops run once more. Nothing
    they do then gives the folds new work, so there is no loop to a fixed point; a test holds that a second run of
-   `float` changes nothing. Channels that nothing needs go when scales and biases are where they stay; two layers are
-   told to be duplicates behind that, without what set them apart.
+   `float` changes nothing. Channels that nothing needs go when scales and biases are where they stay, and
+   before Gemms are made: a bias that a constant has moved into may be what was missing there.
 6. Channels are scaled while the model is all float, since that changes what calibration sees. Weights get their
    integers next, each layer reading what those before it make of the samples, and biases take what is left. Scales of
    weights stay those that cover all values: clipping them gained nothing once roundings are fitted
@@ -33,10 +33,10 @@ FLOAT = (
     "fold-batch-norm",
     "fold-channel-scale",
     "fold-gemm-factors",
+    "eliminate-dead-channels",
     "fuse-matmul-add",
     "fold-constants",
     "remove-noops",
-    "eliminate-dead-channels",
     "merge-duplicates",
     "remove-dead",
 )
