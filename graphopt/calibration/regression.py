@@ -14,6 +14,7 @@ Least squares of a layer's result is how He et al. ("Channel Pruning for Acceler
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -89,6 +90,9 @@ class ErrorRegression:
     _origin: Rows | None = field(default=None, init=False)
     # Of halves and of all, once they were asked for: `again` needs them no second time.
     _inputs: dict[tuple[int, ...], _Inputs] = field(default_factory=dict[tuple[int, ...], _Inputs], init=False)
+    # H of a half around the other's means, in the coordinates of the other's eigenvectors.
+    _turned: dict[int, Array] = field(default_factory=dict[int, Array], init=False)
+    _best: int | None = field(default=None, init=False)
 
     def update(self, rows: Rows, errors: Rows) -> None:
         """Take in a sample: what the layer read, [group, position, k], and what lacked, [group, position, out]."""
@@ -108,11 +112,15 @@ class ErrorRegression:
         self._add("energy", half, np.einsum("gno,gno->g", errors, errors, dtype=np.float64))
 
     def again(self) -> ErrorRegression:
-        """For the same rows in the same order, with other errors: what is known of the rows is kept."""
+        """For the same rows in the same order, with errors not unlike these: what is known of the rows is kept.
+
+        Only the λ that was best and those next to it are tried.
+        """
         self._of_inputs((0, 1))
         fresh = ErrorRegression(self.biased)
         fresh._sums = {key: value for key, value in self._sums.items() if key[0] in ("x", "second")}
         fresh._count, fresh._origin, fresh._inputs = self._count, self._origin, self._inputs
+        fresh._turned, fresh._best = self._turned, self._best
         return fresh
 
     def solve(self) -> Correction | None:
@@ -124,13 +132,16 @@ class ErrorRegression:
             return None
         damping, gain = ALONE, float("nan")
         if all(self._count):
-            first, second = ((self._of_inputs(half), self._of_errors(half)) for half in ((0,), (1,)))
-            gains = self._gains(*first, *second) + self._gains(*second, *first)
-            best = int(np.argmax(gains))
-            if not gains[best] > 0:
+            dampings = range(len(DAMPINGS))
+            if self._best is not None:
+                dampings = dampings[max(0, self._best - 1) : self._best + 2]
+            gains = self._gains(0, dampings) + self._gains(1, dampings)
+            found = int(np.argmax(gains))
+            if not gains[found] > 0:
                 return None
-            damping = DAMPINGS[best]
-            gain = float(gains[best]) / (first[1].energy + second[1].energy)
+            self._best = dampings[found]
+            damping = DAMPINGS[self._best]
+            gain = float(gains[found]) / sum(self._of_errors((half,)).energy for half in (0, 1))
         inputs, errors = self._of_inputs((0, 1)), self._of_errors((0, 1))
         turned = (errors.cross @ inputs.vectors) / inputs.divisor(damping)
         weight = turned @ np.swapaxes(inputs.vectors, 1, 2)
@@ -138,25 +149,27 @@ class ErrorRegression:
         bias = errors.e - np.einsum("gok,gk->go", weight, mean) if self.biased else np.zeros_like(errors.e)
         return Correction(weight, bias, damping, gain)
 
-    def _gains(self, fitted: _Inputs, found: _Errors, tried: _Inputs, wanted: _Errors) -> Array:
-        """For each damping, by how much a correction fitted on some samples lowers the squared error on others.
+    def _gains(self, half: int, dampings: Sequence[int]) -> Array:
+        """For each damping, by how much a correction fitted on a half of the samples lowers the error on the other.
 
         In the coordinates of the eigenvectors a correction is a division for every damping.
         """
-        cross, second = wanted.cross, tried.second
-        moved = 0.0
+        fitted, tried = self._of_inputs((half,)), self._of_inputs((1 - half,))
+        found, wanted = self._of_errors((half,)), self._of_errors((1 - half,))
+        cross, moved = wanted.cross, 0.0
+        # Around the means of the samples that it is fitted on: that is what the fitted bias leaves on the others.
+        x, e = tried.x - fitted.x, wanted.e - found.e
         if self.biased:
-            # Around the means of the samples that it is fitted on: that is what the fitted bias leaves on the others.
-            x, e = tried.x - fitted.x, wanted.e - found.e
             cross = cross + e[:, :, None] * x[:, None, :]
-            second = second + x[:, :, None] * x[:, None, :]
             moved = float(np.sum(np.square(wanted.e) - np.square(e)))
+        if half not in self._turned:
+            second = tried.second + x[:, :, None] * x[:, None, :] if self.biased else tried.second
+            self._turned[half] = np.swapaxes(fitted.vectors, 1, 2) @ second @ fitted.vectors
         here, there = found.cross @ fitted.vectors, cross @ fitted.vectors
-        second = np.swapaxes(fitted.vectors, 1, 2) @ second @ fitted.vectors
         gains: list[float] = []
-        for damping in DAMPINGS:
-            step = here / fitted.divisor(damping)
-            gains.append(moved + float(np.sum(there * step) * 2 - np.sum((step @ second) * step)))
+        for damping in dampings:
+            step = here / fitted.divisor(DAMPINGS[damping])
+            gains.append(moved + float(np.sum(there * step) * 2 - np.sum((step @ self._turned[half]) * step)))
         return np.array(gains)
 
     def _of_inputs(self, halves: tuple[int, ...]) -> _Inputs:
