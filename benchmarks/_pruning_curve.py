@@ -93,9 +93,9 @@ def main(options: argparse.Namespace) -> None:
                 notes.append(f"{name}, {line.options.importance}: {line.failed}")
             elif line.options.repair and JUDGED in options.macs:
                 notes.append(f"{name}, {line.options.importance}, {line.how}: {verdict(line, baseline)}")
+            if options.out is not None:
+                draw(options.out, curves)  # as far as it is known: a full run takes half an hour
     print("\n" + "\n".join(f"- {note}" for note in notes))
-    if options.out is not None:
-        draw(options.out, curves)
 
 
 def lines(judged: Judged, options: argparse.Namespace) -> Iterator[Line]:

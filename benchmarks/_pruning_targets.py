@@ -68,8 +68,8 @@ def taken(where: str, pruned: onnx.ModelProto, target: str, feeds: Feeds, notes:
             else:
                 in_engine(model, target, feeds, f"{where}, {preset}", notes)
             cells.append("runs" if find_engine(find_target(target)).run is not None else "builds")
-        except graphopt.GraphoptError as error:
-            notes.append(f"{where}, {preset}: {str(error).splitlines()[0]}")
+        except Exception as error:  # a bug is a finding, too, and other models wait
+            notes.append(f"{where}, {preset}: {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
             cells.append("fails")
     return [*cells, integer]
 
