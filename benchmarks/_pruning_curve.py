@@ -95,7 +95,7 @@ def main(options: argparse.Namespace) -> None:
                 notes.append(f"{name}, {line.options.importance}, {line.how}: {verdict(line, baseline)}")
             if options.out is not None:
                 draw(options.out, curves)  # as far as it is known: a full run takes half an hour
-    print("\n" + "\n".join(f"- {note}" for note in notes))
+    print("\n" + "\n".join(f"- {note}" for note in dict.fromkeys(notes)))
 
 
 def lines(judged: Judged, options: argparse.Namespace) -> Iterator[Line]:
