@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 BLOCK = 32
 SWEEPS = 20
 # Wider rows are refined from the greedy order only: rounding to nearest, refined as long, ends 24 % above it with 1,152
-# correlated inputs. The widest get few sweeps, too, for time; a segmentation network of 3×3 convolutions loses 1.2 dB by
-# that where it is done from 256 inputs on.
+# correlated inputs. The widest get few sweeps, too, for time: a segmentation network of 3×3 convolutions loses 1.2 dB
+# where that is done from 256 inputs on.
 THOROUGH, WIDE, QUICK_SWEEPS = 256, 1152, 4
 
 
