@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from graphopt.api.choice import Passes, choose_pipeline
+from graphopt.api.choice import PRUNING, Passes, choose_pipeline
 from graphopt.api.ranges import Calibration, ranges_key
 from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, load
 from graphopt.passes.calibrate import Calibrate
-from graphopt.passes.eliminate_channels import EliminateChannels
 from graphopt.passes.protect_small_values import ProtectSmallValues
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
@@ -62,7 +61,7 @@ def calibrate(
     last = next((i for i, p in enumerate(choice.passes) if isinstance(p, Calibrate)), None)
     if last is None:
         raise ConfigError("the pipeline has no 'calibrate': use the preset int8, or a pipeline with it")
-    if choice.has(EliminateChannels):
+    if any(p.name == PRUNING for p in choice.passes):
         raise ConfigError(
             "ranges are of one model, and this pipeline removes channels of it: `graphopt optimize --preset float "
             "--prune …` writes the smaller model, which can be calibrated"
