@@ -23,7 +23,8 @@ import numpy as np
 from graphopt.analysis.channel_affine import ChannelAffine
 from graphopt.analysis.channel_flow import channel_flow
 from graphopt.analysis.scale_flow import absorb_downstream, absorb_upstream
-from graphopt.calibration.channel_moments import Floats, collect_channels
+from graphopt.calibration.channel_moments import collect_channels
+from graphopt.calibration.per_channel import Floats
 from graphopt.calibration.weights import detached
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, Node

@@ -15,40 +15,29 @@ from onnx import ModelProto
 from graphopt.calibration import budget as memory
 from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.instrument import fetch, in_graph_order
+from graphopt.calibration.per_channel import Floats, PerChannel, none_yet
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.shapes import infer, types_of
 from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import CalibrationError
 
-Floats = NDArray[np.float64]
-
-
-def _none() -> Floats:
-    return np.zeros(0)
-
 
 @dataclass(eq=False)
-class ChannelMoments:
-    """What is remembered of each index of one axis; float64 [channels], empty until an array has been seen.
+class ChannelMoments(PerChannel):
+    """Extremes and sums for each index of one axis.
 
     Attributes:
-        axis: of the arrays, the one that holds channels.
         lowest, largest: the smallest value, and the largest absolute value, of all samples.
         highs, lows: sums over samples of max(0, largest value) and of max(0, −smallest value).
         squares: the sum of squares.
-        nonzeros: how many values aren't zero.
-        count: values of each channel so far.
         samples: arrays so far.
     """
 
-    axis: int
-    lowest: Floats = field(default_factory=_none)
-    largest: Floats = field(default_factory=_none)
-    highs: Floats = field(default_factory=_none)
-    lows: Floats = field(default_factory=_none)
-    squares: Floats = field(default_factory=_none)
-    nonzeros: Floats = field(default_factory=_none)
-    count: int = 0
+    lowest: Floats = field(default_factory=none_yet)
+    largest: Floats = field(default_factory=none_yet)
+    highs: Floats = field(default_factory=none_yet)
+    lows: Floats = field(default_factory=none_yet)
+    squares: Floats = field(default_factory=none_yet)
     samples: int = 0
 
     @property
@@ -66,18 +55,13 @@ class ChannelMoments:
         """E[x²]."""
         return self.squares / max(self.count, 1)
 
-    @property
-    def density(self) -> Floats:
-        """The share of values that aren't zero."""
-        return self.nonzeros / max(self.count, 1)
-
     def update(self, array: NDArray[Any]) -> None:
         """Take in one sample's values, of any shape with as many channels as before.
 
         Raises:
             CalibrationError: a value is NaN or infinite.
         """
-        rows = np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
+        rows = self.rows(array)
         if not rows.size:
             return
         low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
@@ -87,14 +71,13 @@ class ChannelMoments:
             channels = len(rows)
             self.lowest, self.largest = np.full(channels, math.inf), np.zeros(channels)
             self.highs, self.lows = np.zeros(channels), np.zeros(channels)
-            self.squares, self.nonzeros = np.zeros(channels), np.zeros(channels)
+            self.squares = np.zeros(channels)
         self.lowest = np.minimum(self.lowest, low)
         self.largest = np.maximum(self.largest, np.maximum(-low, high))
         self.highs += np.maximum(high, 0)
         self.lows += np.maximum(-low, 0)
         self.squares += np.einsum("ci,ci->c", rows, rows, dtype=np.float64)
-        self.nonzeros += np.count_nonzero(rows, axis=1)
-        self.count += rows.shape[1]
+        self.tally(rows)
         self.samples += 1
 
 

@@ -8,34 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphopt.calibration.per_channel import Floats, PerChannel, none_yet
 from graphopt.errors import CalibrationError
-
-Floats = NDArray[np.float64]
-
-
-def _none() -> Floats:
-    return np.zeros(0)
 
 
 @dataclass(eq=False)
-class Spread:
-    """What is remembered of each index of one axis; float64 [channels], empty until an array has been seen.
+class Spread(PerChannel):
+    """Sums for each index of one axis.
 
     Attributes:
-        axis: of the arrays, the one that holds channels.
         sums, magnitudes, squares: sums of x − origin, |x| and (x − origin)².
-        nonzeros: how many values aren't zero.
-        count: values of each channel so far.
     """
 
-    axis: int
-    sums: Floats = field(default_factory=_none)
-    magnitudes: Floats = field(default_factory=_none)
-    squares: Floats = field(default_factory=_none)
-    nonzeros: Floats = field(default_factory=_none)
-    count: int = 0
+    sums: Floats = field(default_factory=none_yet)
+    magnitudes: Floats = field(default_factory=none_yet)
+    squares: Floats = field(default_factory=none_yet)
     # The first sample's means: sums of squares around 0 lose variances that are small beside a mean.
-    _origin: Floats = field(default_factory=_none)
+    _origin: Floats = field(default_factory=none_yet)
 
     @property
     def mean(self) -> Floats:
@@ -53,30 +42,24 @@ class Spread:
         count = max(self.count, 1)
         return np.maximum(self.squares / count - np.square(self.sums / count), 0.0)
 
-    @property
-    def density(self) -> Floats:
-        """The share of values that aren't zero."""
-        return self.nonzeros / max(self.count, 1)
-
     def update(self, array: NDArray[Any]) -> None:
         """Take in one sample's values, of any shape with as many channels as before.
 
         Raises:
             CalibrationError: a value is NaN or infinite.
         """
-        rows = np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
+        rows = self.rows(array)
         if not rows.size:
             return
         if not self.count:
             channels = len(rows)
             self._origin = rows.mean(axis=1, dtype=np.float64)
             self.sums, self.magnitudes = np.zeros(channels), np.zeros(channels)
-            self.squares, self.nonzeros = np.zeros(channels), np.zeros(channels)
+            self.squares = np.zeros(channels)
         centred = rows - self._origin[:, None]
         if not np.isfinite(centred).all():
             raise CalibrationError("it holds NaN or infinity; expected finite values")
         self.sums += centred.sum(axis=1)
         self.squares += np.einsum("ci,ci->c", centred, centred)
         self.magnitudes += np.abs(rows).sum(axis=1, dtype=np.float64)
-        self.nonzeros += np.count_nonzero(rows, axis=1)
-        self.count += rows.shape[1]
+        self.tally(rows)
