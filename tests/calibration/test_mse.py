@@ -13,18 +13,22 @@ from graphopt.quant import Scheme
 SCHEMES = [Scheme("int8", symmetric=True), Scheme("uint8"), Scheme("int8"), Scheme("int8", symmetric=True, narrow=True)]
 
 
+def rounded(values, low, high, scheme):
+    """Quantized and dequantized by the definition."""
+    if scheme.symmetric:
+        step, zero = max(-low / -scheme.qmin, high / scheme.qmax), 0
+    else:
+        step = (high - low) / scheme.steps
+        zero = round(scheme.qmin - low / step)
+    return (np.clip(np.rint(values / step) + zero, scheme.qmin, scheme.qmax) - zero) * step
+
+
 def error_by_sampling(bulk, low, high, scheme):
     """Each bin as 4,000 points, each quantized by the definition."""
     total = 0.0
     for i, count in enumerate(bulk.counts):
         x = (i - bulk.below + (np.arange(4000) + 0.5) / 4000) * bulk.width
-        if scheme.symmetric:
-            step, zero = max(-low / -scheme.qmin, high / scheme.qmax), 0
-        else:
-            step = (high - low) / scheme.steps
-            zero = round(scheme.qmin - low / step)
-        q = np.clip(np.rint(x / step) + zero, scheme.qmin, scheme.qmax)
-        total += count * float(np.mean((x - (q - zero) * step) ** 2))
+        total += count * float(np.mean((x - rounded(x, low, high, scheme)) ** 2))
     return total
 
 
@@ -63,13 +67,7 @@ def test_the_range_is_as_good_as_the_best_of_a_full_search(kind, scheme):
 
     def error(low, high):
         """Of the values themselves."""
-        if scheme.symmetric:
-            step, zero = max(-low / -scheme.qmin, high / scheme.qmax), 0
-        else:
-            step = (high - low) / scheme.steps
-            zero = round(scheme.qmin - low / step)
-        q = np.clip(np.rint(values / step) + zero, scheme.qmin, scheme.qmax)
-        return float(np.mean((values - (q - zero) * step) ** 2))
+        return float(np.mean((values - rounded(values, low, high, scheme)) ** 2))
 
     bottom, top = min(values.min(), 0.0), max(values.max(), 0.0)
     shares = np.linspace(0.1, 1, 46)
@@ -99,13 +97,7 @@ def test_behind_a_function_the_range_is_as_good_as_the_best_of_a_full_search(fun
     histogram.update(values)
 
     def error(low, high):
-        if scheme.symmetric:
-            step, zero = max(-low / -scheme.qmin, high / scheme.qmax), 0
-        else:
-            step = (high - low) / scheme.steps
-            zero = round(scheme.qmin - low / step)
-        q = np.clip(np.rint(values / step) + zero, scheme.qmin, scheme.qmax)
-        return float(np.mean((function(values) - function((q - zero) * step)) ** 2))
+        return float(np.mean((function(values) - function(rounded(values, low, high, scheme))) ** 2))
 
     shares = np.linspace(0.02, 1, 50)
     lows = [values.min() * s for s in shares]
