@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphopt.analysis.conditioning import Amplified
-from graphopt.analysis.residual_sums import residual_sums
+from graphopt.analysis.quantized_sums import quantized_sums
 from graphopt.calibration import Statistic
 from graphopt.calibration.histogram import Histogram
 from graphopt.ir import Graph, Node
@@ -27,7 +27,7 @@ def behind_coarse_sums(graph: Graph, statistics: Mapping[str, Statistic]) -> lis
     """
     ranges = graph.plan.solved_ranges()
     found: list[Node] = []
-    for tensor, readers in residual_sums(graph).items():
+    for tensor, readers in quantized_sums(graph).items():
         seen = statistics.get(tensor.name)
         scale = solve_params(ranges[tensor.name], graph.plan.tensors[tensor.name].scheme).scale
         if not isinstance(seen, Histogram) or _share_below(seen, _FEW_STEPS * float(scale)) > 0.5:

@@ -6,7 +6,7 @@ tensors (E[x²] − E[x]²) keeps the errors and loses the values; Exp and Softm
 
 A depthwise convolution can too: each of its channels comes from one channel alone, and where one grid serves channels
 of very different range the small ones have no steps. So does a Mul by a constant per channel, as behind a
-normalization. A dense layer mostly hears the large ones; those to look at all the same are given (`residual_sums`).
+normalization. A dense layer mostly hears the large ones; those to look at all the same are given (`quantized_sums`).
 
 `exposure` lists what must be looked at; `amplified` judges the signal-to-noise ratios that were found there.
 """

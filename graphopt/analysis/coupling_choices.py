@@ -7,7 +7,7 @@ A graph falls into clusters, the parts that hang together whatever way is taken.
        the share that stays).
 
 The search is bounded and gives the same result each time: where there are few ways all are tried, else changes are made
-while they help (`coupling_moves`).
+while they help (`coupling_choice_moves`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.analysis.coupling_balance import balanced_components, components
+from graphopt.analysis.coupling_choice_moves import Divided, moves, starts
 from graphopt.analysis.coupling_elements import Elements, Ways
 from graphopt.analysis.coupling_links import Indices
-from graphopt.analysis.coupling_moves import Divided, moves, starts
 from graphopt.ir import Node
 
 _MOST_TRIALS = 400  # a trial takes one to four milliseconds

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.analysis.coupling_balance import balanced_components, components
-from graphopt.analysis.coupling_moves import Divided, moves
+from graphopt.analysis.coupling_choice_moves import Divided, moves
 
 
 def pairs(*found: tuple[int, int]) -> np.ndarray:

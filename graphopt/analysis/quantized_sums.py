@@ -16,7 +16,7 @@ from graphopt.ir.ops import RESHAPES
 _PASSES = RESHAPES | {"Clip", "Identity", "LeakyRelu", "Relu", "Transpose"}
 
 
-def residual_sums(graph: Graph) -> dict[Tensor, tuple[Node, ...]]:
+def quantized_sums(graph: Graph) -> dict[Tensor, tuple[Node, ...]]:
     """Each such planned tensor that a dense Conv, Gemm or MatMul reads, with these readers; linear in the plan."""
     known = graph.tensors()
     nodes = {node.name: node for node in graph.nodes}
