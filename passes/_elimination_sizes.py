@@ -23,8 +23,9 @@ from graphopt.backends.layer_latency import measure_layers, without_slower
 from graphopt.calibration.rankings import importance, rankings
 from graphopt.calibration.samples import Feed
 from graphopt.calibration.shapes import infer
+from graphopt.calibration.weights import detached
 from graphopt.errors import ConfigError
-from graphopt.ir import Graph, to_proto
+from graphopt.ir import Graph
 from graphopt.passes._pruning_sensitivity import measured_curves
 from graphopt.pipeline import Context
 
@@ -52,7 +53,7 @@ class Sizing:
         self.shapes = None
         if feeds:
             inputs = {name: value.shape for name, value in feeds[0].items()}
-            self.shapes = infer(to_proto(graph), inputs).shapes
+            self.shapes = infer(detached(graph).model, inputs).shapes
         self.costs = LayerCosts(graph, coupling, self.shapes)
         self.rankings: dict[str, Ranking] = {}
         self.importance = "plan"
