@@ -44,10 +44,13 @@ _FLOAT32 = np.dtype(np.float32)
 # Inputs that the samples don't show may be larger.
 _HEADROOM = 2.0
 # Sums over axes that engines may add up in the node's own type.
-_SUMS = ("GlobalAveragePool", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "ReduceL1")
-_SUMS_TOO = ("ReduceLogSumExp", "ReduceMean", "ReduceSum", "RMSNormalization", "AveragePool", "CumSum")
-_SQUARES = ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization")
-_SUMS_OF_SQUARES = ("ReduceL2", "ReduceSumSquare", *_SQUARES)
+_SUMS = frozenset(
+    {"AveragePool", "CumSum", "GlobalAveragePool", "ReduceL1", "ReduceLogSumExp", "ReduceMean", "ReduceSum"}
+)
+_SUMS_OF_SQUARES = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+    | {"ReduceL2", "ReduceSumSquare"}
+)
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _value_misfit(
 
 def _summed(node: Node) -> int | None:
     """How many values a node adds up for each of its results; None where it adds none, or that isn't known."""
-    if node.op not in (*_SUMS, *_SUMS_TOO, *_SUMS_OF_SQUARES):
+    if node.op not in _SUMS | _SUMS_OF_SQUARES:
         return None
     shape = static_shape(node.inputs[0].shape)
     result = static_shape(node.outputs[0].shape)
