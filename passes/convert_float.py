@@ -126,12 +126,11 @@ class ConvertFloat(Pass):
             if low:
                 ctx.remarks.note(None, "no samples: whether activations fit is not known; give --calibration-data")
             return {}
-        inputs = {id(t) for t in graph.inputs}
         read = {
             t.name: t
             for node, parameters in low.items()
             for t in (*(node.inputs[i] for i in parameters.inputs), *(node.outputs[i] for i in parameters.outputs))
-            if not isinstance(t, Constant) and not t.is_empty() and id(t) not in inputs
+            if not isinstance(t, Constant) and not t.is_empty()
         }
         seen = collect(detached(graph), list(read), ctx.calibration, kind="minmax", threads=ctx.threads)
         largest = {name: _largest(found) for name, found in seen.items()}

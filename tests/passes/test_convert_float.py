@@ -137,6 +137,14 @@ def test_a_value_that_does_not_fit_keeps_its_neighbours_in_float32(samples) -> N
     assert not np.isfinite(blind).all()
 
 
+def test_an_input_that_does_not_fit() -> None:
+    scaled = model("s = Mul(x, k) y = Neg(s)", "float[1,4] x", "float[1,4] y", 0, k=(1,))
+    scaled.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.asarray([1e-5], np.float32), "k"))
+    result = convert(scaled, samples={"x": np.full((2, 4), 1e5, np.float32)})
+    assert "'x' reaches 1e+05" in reasons(result)
+    assert (computes_in(result.model, "Mul"), computes_in(result.model, "Neg")) == (F32, F16)
+
+
 def test_an_epsilon_that_would_vanish(samples) -> None:
     layer_norm = model(
         "s = Sqrt(v) e = Add(s, eps) y = Div(x, e)", "float[1,3,8,8] x, float[1] v", "float[1,3,8,8] y", 0, eps=(1,)
