@@ -63,6 +63,9 @@ class QuantPlan:
     # Nodes that planning was told to leave in float (by the user, or because 8 bits would ruin them), with the reason:
     # whoever plans again goes on from these.
     kept_float: dict[str, str] = field(default_factory=dict[str, str])
+    # Nodes that were assigned another precision than 8 bits and float32 (`quant.precision`): what `insert-casts` and
+    # `quantize-weights` turn into nodes.
+    precisions: dict[str, str] = field(default_factory=dict[str, str])
 
     def __bool__(self) -> bool:
         return bool(self.tensors)
@@ -119,3 +122,4 @@ class QuantPlan:
         self.quantized_nodes.clear()
         self.float_nodes.clear()
         self.kept_float.clear()
+        self.precisions.clear()
