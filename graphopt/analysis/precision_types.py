@@ -1,10 +1,10 @@
 """What mixed precision is worked out with: the parts that are decided about, what each choice loses and takes.
 
-    regions      what a target runs as one kernel, so that precision never changes inside one      analysis/regions.py
+    regions      what a target runs as one kernel: precision never changes inside one    analysis/regions.py
     borders      the tensors between regions: held once in each form that somebody reads
-    sensitivity  error at the outputs of each weight and each tensor in a precision                calibration, backends
+    sensitivity  error at the outputs of each weight and each tensor in a precision
     costs        what each region takes in each precision, and each conversion at a border
-    problem      all of it with what the user pins: one sum of errors, one sum of costs            analysis/precision_problem.py
+    problem      all of it, and what may be chosen: sums of errors and costs         analysis/precision_problem.py
     solution     a precision for each region
 
 Error and cost of an assignment a: region → precision, the same for every solver:
@@ -104,8 +104,8 @@ class Sensitivity:
     """What is lost by holding things in few bits, one at a time. Relative powers of noise: noise / signal, at least 0.
 
     Attributes:
-        grade: "weights": from the weights alone; "local": of what the region, or the tensor, itself holds, weighted with
-            how much of it reaches the outputs; "output": measured at the model's outputs.
+        grade: "weights": from the weights alone; "local": of what the region, or the tensor, itself holds, weighted
+            with how much of it reaches the outputs; "output": measured at the model's outputs.
         weights: (region, precision) → with its weights, and its arithmetic, in that precision.
         tensors: (border's tensor, form) → with the tensor rounded to that form for all its readers.
         forbidden: (region, precision) → why it can't have it: a value would overflow, or a sum.
@@ -124,8 +124,8 @@ class Costs:
     """What the regions take.
 
     Attributes:
-        kind: "latency": seconds of a call; "size": bytes of stored weights, scales included; "bits": multiply-accumulates
-            times the bits of their weights.
+        kind: "latency": seconds of a call; "size": bytes of stored weights, scales included; "bits":
+            multiply-accumulates times the bits of their weights.
         regions: (region, precision) → its cost, what it carries included.
         conversions: (border's tensor, form) → making that form from the one that its writer writes.
         fixed: what no decision changes: (bytes of constants outside of regions, nodes of nested graphs …).

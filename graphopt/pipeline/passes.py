@@ -16,6 +16,7 @@ from graphopt.targets.spec import Target
 
 if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
     from graphopt.analysis.elimination_record import Elimination
+    from graphopt.analysis.precision_record import PrecisionChoice
     from graphopt.calibration import DataHash, Dataset, Statistic
 
 Progress = Callable[[str, int, int | None], None]
@@ -49,7 +50,8 @@ class Context:
     observed, for whoever wants to save or draw it, and `data` takes in the samples that it ran. `kept` is what passes
     before it chose by the samples, under names of their own: it is saved with the ranges, which depend on it, and comes
     back among `ranges`. `reference` is the float model as it was before a pass first changed a weight at the expense of
-    the outputs; None until then. `elimination` is what `eliminate-channels` did.
+    the outputs; None until then. `elimination` is what `eliminate-channels` did, `precision` what
+    `assign-precision` did.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -64,6 +66,7 @@ class Context:
     kept: dict[str, Range] = field(default_factory=dict[str, Range])
     reference: ModelProto | None = None
     elimination: Elimination | None = None
+    precision: PrecisionChoice | None = None
 
 
 @dataclass(frozen=True)
