@@ -10,16 +10,22 @@ an attribute (Cast, RandomNormal), has no answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.elements import Constant, Node, Tensor
 
+LOW_FLOATS: Mapping[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+"""The 16-bit floating-point types, by name."""
 _FLOAT32 = np.dtype(np.float32)
 
 

@@ -1,0 +1,123 @@
+"""Whether a node can compute in float16 or bfloat16: what its operator, its constants and its values say.
+
+- the operator must be defined for the type in this opset; a Cast's type is its meaning;
+- a constant must not become 0 or infinite (an epsilon of 1e-12 in front of a Sqrt: 0/0);
+- no value that it reads or writes may reach what the type can't hold with room to spare, nor may all be too small;
+- a sum must not overflow on the way, where engines may add up in the node's own type.
+
+The last two need what was observed of the node's tensors; `graphopt.calibration.float_fit` observes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphopt.ir import Constant, Graph, Node, Tensor
+from graphopt.ir.float_parameters import FloatParameters, float_parameters
+from graphopt.ir.operands import static_shape
+
+# Inputs that the samples don't show may be larger.
+_HEADROOM = 2.0
+_SUMS = frozenset(
+    {"AveragePool", "CumSum", "GlobalAveragePool", "ReduceL1", "ReduceLogSumExp", "ReduceMean", "ReduceSum"}
+)
+_SUMS_OF_SQUARES = frozenset(
+    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
+    | {"ReduceL2", "ReduceSumSquare"}
+)
+
+
+def narrowed(graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
+    """What of the node would have the type, or why it can't compute in it, as a clause; values aside.
+
+    Args:
+        graph: types filled in.
+        node: of the main graph.
+        dtype: float16 or bfloat16.
+    """
+    if node.is_op("Cast", "CastLike"):
+        return "a Cast's type is what it is for"
+    if any(graph.is_output(t) and all(t is not o for o in graph.outputs) for t in node.outputs):
+        return "a nested graph hands its result on"
+    found = float_parameters(node, graph.facts.opset_imports.get(node.domain, 1), dtype)
+    if isinstance(found, str):
+        return found
+    for position in sorted(found.inputs):
+        tensor = node.inputs[position]
+        reason = constant_misfit(tensor, dtype) if isinstance(tensor, Constant) else None
+        if reason is not None:
+            return reason
+    return found
+
+
+def constant_misfit(constant: Constant, dtype: np.dtype[Any]) -> str | None:
+    """Why a constant can't be converted."""
+    values = constant.values
+    with np.errstate(over="ignore", under="ignore"):
+        converted = values.astype(dtype).astype(np.float32)
+    lost = np.isinf(converted) & np.isfinite(values)
+    if lost.any():
+        return f"'{constant.name}' holds {float(values[lost].flat[0]):.3g}, which is infinite in {dtype}"
+    # Of many weights some may vanish; a value that stands alone means something.
+    if values.size and not converted.any() and values.any():
+        return f"'{constant.name}' is {float(np.abs(values).max()):.3g} at most, which is 0 in {dtype}"
+    return None
+
+
+def activations(node: Node, parameters: FloatParameters) -> Iterator[Tensor]:
+    """The tensors that would change their type, and aren't constants."""
+    tensors = [node.inputs[i] for i in sorted(parameters.inputs)]
+    tensors += [node.outputs[i] for i in sorted(parameters.outputs)]
+    return (t for t in tensors if not isinstance(t, Constant) and not t.is_empty())
+
+
+def value_misfit(
+    node: Node, parameters: FloatParameters, largest: Mapping[str, float], dtype: np.dtype[Any]
+) -> str | None:
+    """Why the values of a node don't fit.
+
+    Args:
+        node: the node.
+        parameters: what of it would have the type.
+        largest: name of a tensor → its largest magnitude.
+        dtype: the type.
+    """
+    limits: Any = ml_dtypes.finfo(dtype)
+    most, least = float(limits.max), float(limits.smallest_normal)
+    for tensor in activations(node, parameters):
+        top = largest.get(tensor.name)
+        if top is None:
+            continue
+        if top * _HEADROOM > most:
+            return f"'{tensor.name}' reaches {top:.3g}, and the largest value is {most:.3g}"
+        if 0 < top < least:
+            return f"'{tensor.name}' is {top:.3g} at most, below the smallest normal value, {least:.3g}"
+    data = node.inputs[0] if node.inputs else None
+    top = None if data is None else largest.get(data.name)
+    count = _summed(node)
+    if top is None or count is None:
+        return None
+    total = count * (top * top if node.op in _SUMS_OF_SQUARES else top)
+    if total > most:
+        squares = "squares of " if node.op in _SUMS_OF_SQUARES else ""
+        return f"it adds up {count:,} {squares}values up to {top:.3g}, which may pass {most:.3g} on the way"
+    return None
+
+
+def _summed(node: Node) -> int | None:
+    """How many values a node adds up for each of its results; None where it adds none, or that isn't known."""
+    if node.op not in _SUMS | _SUMS_OF_SQUARES:
+        return None
+    shape = static_shape(node.inputs[0].shape)
+    result = static_shape(node.outputs[0].shape)
+    if shape is None or result is None:
+        known = [d for d in node.inputs[0].shape or () if isinstance(d, int)]
+        return math.prod(known[1:]) if known else None
+    if math.prod(result) == math.prod(shape):  # a normalization: over all but the batch at most
+        return max(1, math.prod(shape[1:]))
+    return max(1, math.prod(shape) // max(1, math.prod(result)))
