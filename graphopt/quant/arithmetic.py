@@ -2,8 +2,8 @@
 
     q = saturate(round_half_even(x / scale) + zero_point)        real = scale · (q − zero_point)
 
-Source: ONNX operator specification, QuantizeLinear-13 and DequantizeLinear-13. Scales are float32, as the
-operators take them, so that what is computed here is what the engine computes.
+Source: ONNX operator specification, QuantizeLinear-13 and DequantizeLinear-13, in blocks -21. Scales are float32,
+as the operators take them, so that what is computed here is what the engine computes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_SCALE = np.float32(2.0**-100)
 
 @dataclass(frozen=True)
 class QuantParams:
-    """Scale (float32) and zero point (the scheme's integer type); rank 0, or [channels] along the axis."""
+    """Scale (float32) and zero point (the scheme's integer type); rank 0, [channels] along the axis, or one a block."""
 
     scheme: Scheme
     scale: NDArray[np.float32]
@@ -50,25 +50,30 @@ def solve_params(value_range: Range, scheme: Scheme) -> QuantParams:
 
 def quantize(values: NDArray[Any], params: QuantParams) -> NDArray[Any]:
     """Integers of `values`, saturated to the scheme's grid; same shape as `values`."""
-    scale, zero_point = _along_axis(values.ndim, params)
+    scale, zero_point = _along_axis(values.shape, params)
     q = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero_point
     return np.clip(q, params.scheme.qmin, params.scheme.qmax).astype(params.scheme.numpy)
 
 
 def dequantize(q: NDArray[Any], params: QuantParams) -> NDArray[np.float32]:
     """Real values (float32) that the integers `q` stand for."""
-    scale, zero_point = _along_axis(q.ndim, params)
+    scale, zero_point = _along_axis(q.shape, params)
     return ((q.astype(np.float64) - zero_point).astype(np.float32) * scale).astype(np.float32)
 
 
-def _along_axis(rank: int, params: QuantParams) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Scale and zero point shaped to broadcast against a tensor of `rank`."""
+def _along_axis(shape: tuple[int, ...], params: QuantParams) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Scale and zero point shaped to broadcast against a tensor of `shape`."""
     zero_point = params.zero_point.astype(np.float64)
-    if params.scheme.channel_axis is None:
+    axis, block = params.scheme.channel_axis, params.scheme.block
+    if axis is None:
         return params.scale, zero_point
-    shape = [1] * rank
-    shape[params.scheme.channel_axis] = -1
-    return params.scale.reshape(shape), zero_point.reshape(shape)
+    if block is not None:
+        # The last block may be shorter.
+        inside = np.arange(shape[axis]) // block
+        return np.take(params.scale, inside, axis), np.take(zero_point, inside, axis)
+    along = [1] * len(shape)
+    along[axis] = -1
+    return params.scale.reshape(along), zero_point.reshape(along)
 
 
 def _like(array: NDArray[np.float32], model: NDArray[Any]) -> NDArray[np.float32]:

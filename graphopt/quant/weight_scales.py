@@ -1,6 +1,6 @@
 """Scales of weights with the least squared error: clip a few large weights, or not, so that the others err less.
 
-    minimise over s     Σ_k h_k (w_k − s·q_k)²,      q_k = clip(round(w_k / s), ±limit)
+    minimise over s     Σ_k h_k (w_k − s·q_k)²,      q_k = clip(round(w_k / s), −below, limit)
 
 `h` is the second moment of the input that weight k multiplies, so that the sum is the error of the layer's output for
 uncorrelated inputs; without data it is 1. The error over s has many shallow minima, where most weights of a short row
@@ -9,6 +9,8 @@ best ones are polished: for fixed integers, the best scale is Σ h w q / Σ h q�
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,14 @@ POLISHES = 3
 
 
 def search_scales(
-    rows: Array, owner: NDArray[np.intp], importance: Array, limit: int, least: Array, candidates: int = CANDIDATES
+    rows: Array,
+    owner: NDArray[np.intp],
+    importance: Array,
+    limit: int | Array,
+    least: Array,
+    candidates: int = CANDIDATES,
+    *,
+    below: int | Array | None = None,
 ) -> NDArray[np.float32]:
     """The scale with the least weighted squared error, for each set of rows that share one.
 
@@ -29,41 +38,57 @@ def search_scales(
         rows: weights [row, weight].
         owner: [row]: the index of the scale that the row uses.
         importance: h, [row, weight] or anything that broadcasts to it; not negative.
-        limit: the grid is −limit … limit.
+        limit: the grid is −below … limit; both may be arrays [row, 1], equal for rows that share a scale.
         least: [scale]: no scale may be smaller (see `quantize-weights`: the bias has to fit).
         candidates: how many scales to try before the best is polished.
+        below: how far the grid reaches below zero; None: as far as above.
 
     Returns:
         [scale], float32; 0 where all its weights are 0 and `least` is 0. The error is never larger than with the scale
         that covers the largest weight (or `least`, where that is larger).
     """
     count = len(least)
+    grid = _Grid(-limit if below is None else -below, limit)
     covering = np.zeros(count)
-    np.maximum.at(covering, owner, np.abs(rows).max(axis=1, initial=0.0))
-    covering = _rounded(covering / limit, least)
-    best, cost = covering, _cost(rows, owner, importance, limit, covering)[0]
+    np.maximum.at(covering, owner, grid.covering(rows).max(axis=1, initial=0.0))
+    covering = _rounded(covering, least)
+    best, cost = covering, _cost(rows, owner, importance, grid, covering)[0]
     # Finer steps where less is clipped: the minimum is mostly there.
     for factor in 1.0 - (1.0 - 1.0 / SPREAD) * np.linspace(0.0, 1.0, candidates + 1)[1:] ** 2:
-        best, cost = _better(rows, owner, importance, limit, _rounded(covering * factor, least), best, cost)
+        best, cost = _better(rows, owner, importance, grid, _rounded(covering * factor, least), best, cost)
     for _ in range(POLISHES):
-        _, fitted = _cost(rows, owner, importance, limit, best)
-        best, cost = _better(rows, owner, importance, limit, _rounded(fitted, least), best, cost)
+        _, fitted = _cost(rows, owner, importance, grid, best)
+        best, cost = _better(rows, owner, importance, grid, _rounded(fitted, least), best, cost)
     return best.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """The smallest and the largest integer, for all rows or [row, 1]."""
+
+    low: int | Array
+    high: int | Array
+
+    def covering(self, rows: Array) -> Array:
+        """The scale that each weight needs so as not to be clipped; 0 on a side that the grid doesn't have."""
+        above = np.divide(rows, self.high, out=np.zeros_like(rows), where=np.greater(self.high, 0))
+        under = np.divide(rows, self.low, out=np.zeros_like(rows), where=np.less(self.low, 0))
+        return np.maximum(above, under)
+
+
 def _better(
-    rows: Array, owner: NDArray[np.intp], importance: Array, limit: int, tried: Array, best: Array, cost: Array
+    rows: Array, owner: NDArray[np.intp], importance: Array, grid: _Grid, tried: Array, best: Array, cost: Array
 ) -> tuple[Array, Array]:
     """(scales, costs): of each scale, the one tried where it costs less."""
-    found, _ = _cost(rows, owner, importance, limit, tried)
+    found, _ = _cost(rows, owner, importance, grid, tried)
     less = found < cost
     return np.where(less, tried, best), np.where(less, found, cost)
 
 
-def _cost(rows: Array, owner: NDArray[np.intp], importance: Array, limit: int, scales: Array) -> tuple[Array, Array]:
+def _cost(rows: Array, owner: NDArray[np.intp], importance: Array, grid: _Grid, scales: Array) -> tuple[Array, Array]:
     """(weighted squared error, the best scale for the integers that came out), for each scale."""
     own = scales[owner][:, None]
-    q = np.clip(np.rint(np.divide(rows, own, out=np.zeros_like(rows), where=own > 0)), -limit, limit)
+    q = np.clip(np.rint(np.divide(rows, own, out=np.zeros_like(rows), where=own > 0)), grid.low, grid.high)
     error = rows - q * own
     weighted = importance * q
     count = len(scales)
