@@ -14,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from graphopt.analysis.budgets import Allocation, Budget, Errors, described, unreachable
+from graphopt.analysis.highs import Effort
 from graphopt.analysis.kept_counts import KeptCounts
 from graphopt.analysis.simple_allocation import greedy_choice
-from graphopt.analysis.transport_program import Effort, Program
+from graphopt.analysis.transport_program import Program
 
 
 def allocate(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from graphopt.analysis.cost_tables import CostTable
+from graphopt.analysis.highs import within
 from graphopt.analysis.kept_counts import KeptCounts
-from graphopt.analysis.transport_program import Program, within
+from graphopt.analysis.transport_program import Program
 from graphopt.errors import ConfigError
 
 Errors: TypeAlias = Mapping[str, Sequence[float]]

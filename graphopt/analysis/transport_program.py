@@ -10,21 +10,15 @@ polytope), so that the relaxation is tight where a big-M form is loose.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.analysis.cost_tables import CostTable, Table
+from graphopt.analysis.highs import ROW_TOLERANCE, Effort, Rows, within
 from graphopt.analysis.kept_counts import KeptCounts
-
-# HiGHS takes a row as met within 1e-6; rows are scaled to a limit of about 1.
-_ROW_TOLERANCE = 2e-6
-_INFEASIBLE = 2
 
 
 @dataclass(frozen=True)
@@ -44,21 +38,6 @@ class Solution:
     stopped: bool
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long to search.
-
-    Attributes:
-        gap: stop when the objective is proven to be above the least one by at most this part of it.
-        node_limit: branches to look at.
-        time_limit: seconds. What it stops depends on the machine; the others don't.
-    """
-
-    gap: float = 1e-3
-    node_limit: int = 2000
-    time_limit: float = 120.0
-
-
 class Program:
     """The program of some costs; solved for one objective and one set of limits at a time."""
 
@@ -76,9 +55,9 @@ class Program:
             self._span[group] = np.arange(len(sizes)) + self._binaries
             self._binaries += len(sizes)
         self._columns = self._binaries
-        self._rows: list[tuple[NDArray[np.int64], NDArray[np.float64], float]] = []
+        self._rows = Rows()
         for span in self._span.values():
-            self._rows.append((span, np.ones(len(span)), 1.0))
+            self._rows.add(span, 1.0, 1.0, 1.0)
         self._products: dict[tuple[str, str], NDArray[np.int64]] = {}
         for pair in sorted({pair for cost in costs for pair in cost.pairs}):
             self._add_product(pair)
@@ -106,7 +85,7 @@ class Program:
             upper[span] = weights[group] <= most
         solution = self._run(objective, upper, limits, effort)
         if solution.choice is not None and not self._holds(solution.choice, limits):
-            tighter = [limit - _ROW_TOLERANCE * abs(limit) for limit in limits]
+            tighter = [limit - ROW_TOLERANCE * abs(limit) for limit in limits]
             again = self._run(objective, upper, tighter, effort)
             held = again.choice is not None and self._holds(again.choice, limits)
             return Solution(again.choice if held else None, solution.bound, False, solution.stopped or again.stopped)
@@ -128,7 +107,7 @@ class Program:
         self._products[pair] = z
         for lines, ones in ((z, first), (z.T, second)):
             for line, one in zip(lines, ones, strict=True):
-                self._rows.append((np.append(line, one), np.append(np.ones(len(line)), -1.0), 0.0))
+                self._rows.add(np.append(line, one), np.append(np.ones(len(line)), -1.0), 0.0, 0.0)
 
     def _cost_row(self, cost: CostTable) -> NDArray[np.float64]:
         row = np.zeros(self._columns)
@@ -144,57 +123,14 @@ class Program:
     def _run(
         self, objective: NDArray[np.float64], upper: NDArray[np.float64], limits: Sequence[float], effort: Effort
     ) -> Solution:
-        # scipy costs as much to import as all of graphopt.
-        from scipy.optimize import Bounds, LinearConstraint, milp
-        from scipy.sparse import csr_array, vstack
-
-        row_of = np.repeat(np.arange(len(self._rows)), [len(columns) for columns, _, _ in self._rows])
-        columns = np.concatenate([columns for columns, _, _ in self._rows])
-        values = np.concatenate([values for _, values, _ in self._rows])
-        equal = np.array([value for _, _, value in self._rows])
-        parts = [csr_array((values, (row_of, columns)), shape=(len(equal), self._columns))]
-        low, high = list(equal), list(equal)
+        rows = self._rows.copy()
         for cost, limit in zip(self._costs, limits, strict=False):
             row = self._cost_row(cost)
             scale = max(abs(limit - cost.constant), 1e-6 * float(np.abs(row).max(initial=0.0))) or 1.0
-            parts.append(csr_array(row[None] / scale))
-            low.append(-np.inf)
-            high.append((limit - cost.constant) / scale)
-        integrality = np.zeros(self._columns, dtype=np.int64)
-        integrality[: self._binaries] = 1
-        rows = LinearConstraint(vstack(parts, format="csr"), low, high)
-        with _stdout_kept_clean():
-            result = milp(
-                objective,
-                integrality=integrality,
-                bounds=Bounds(0, upper),
-                constraints=rows,
-                options={"mip_rel_gap": effort.gap, "node_limit": effort.node_limit, "time_limit": effort.time_limit},
-            )
-        bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
-        if result.x is None:
-            return Solution(None, bound, result.status == _INFEASIBLE, result.status != _INFEASIBLE)
-        choice = {group: int(np.argmax(result.x[span])) for group, span in self._span.items()}
-        return Solution(choice, bound, False, result.status != 0)
-
-
-@contextmanager
-def _stdout_kept_clean() -> Generator[None]:
-    """Send what native code prints to stderr: HiGHS 1.12 has a printf left over, and stdout may be somebody's JSON."""
-    sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:  # a process without a stdout
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def within(cost: float, limit: float) -> bool:
-    """Whether a cost is at most `limit`, but for rounding."""
-    return cost <= limit + 1e-9 * abs(limit)
+            used = np.flatnonzero(row)
+            rows.add(used, row[used] / scale, -np.inf, (limit - cost.constant) / scale)
+        found = rows.minimise(objective, upper, range(self._binaries), effort)
+        if found.x is None:
+            return Solution(None, found.bound, found.infeasible, found.stopped)
+        choice = {group: int(np.argmax(found.x[span])) for group, span in self._span.items()}
+        return Solution(choice, found.bound, False, found.stopped)

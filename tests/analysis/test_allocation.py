@@ -14,9 +14,9 @@ from graphopt.analysis.allocation import allocate
 from graphopt.analysis.budgets import Budget, Errors
 from graphopt.analysis.cost_tables import CostTable, tabulate
 from graphopt.analysis.count_polynomial import CountPolynomial
+from graphopt.analysis.highs import Effort
 from graphopt.analysis.kept_counts import KeptCounts
 from graphopt.analysis.simple_allocation import allocate_evenly, allocate_evenly_within, allocate_greedily
-from graphopt.analysis.transport_program import Effort
 from graphopt.errors import ConfigError
 
 EXACT = Effort(gap=0)
