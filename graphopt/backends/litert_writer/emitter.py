@@ -39,6 +39,7 @@ class Emitter:
         self.stored: dict[Value, dict[Order, int]] = {}
         self.scrambled: dict[Value, Scrambled] = {}
         self.images: dict[int, int] = {}  # tensor [N, W, C] → the same as an image of height 1
+        self.widened: dict[int, int] = {}  # constant of float16 → the same in float32
         self._clamps: list[tuple[int, int, Clamp, Value]] = []
 
     # ---- operands ------------------------------------------------------------------------------------------------
@@ -93,7 +94,17 @@ class Emitter:
         grid = value.grid
         if grid is not None and not grid.is_single:
             grid = replace(grid, axis=order.index(grid.axis))
+        if value.half:
+            return self.half(value.array.transpose(order), value.name)
         return self.flat.constant(value.array.transpose(order), value.name, grid)
+
+    def half(self, array: NDArray[Any], name: str) -> int:
+        """A float32 constant that is held as float16, with a DEQUANTIZE behind it that LiteRT runs when it loads."""
+        stored = self.array(array.astype(np.float16), f"{name}_float16")
+        if stored not in self.widened:
+            self.widened[stored] = self.flat.add(FlatTensor(name, array.shape, np.dtype(np.float32)))
+            self.add("DEQUANTIZE", [stored], [self.widened[stored]])
+        return self.widened[stored]
 
     def array(self, array: NDArray[Any], name: str, grid: Grid | None = None) -> int:
         """A constant of the writer's own."""

@@ -106,7 +106,7 @@ def _piece(em: Emitter, op: Op, source: int, band: Run, strip: Run, activation: 
         em.add("STRIDED_SLICE", [source, *numbers], [cut], beginMask=_WHOLE_AXES, endMask=_WHOLE_AXES)
         source = cut
     weight = _ones(result, band.rows, strip.rows, band.divisor * strip.divisor, channels)
-    filters, bias = em.array(weight.array, weight.name, weight.grid(3)), bias_tensor(em, op, weight, None, channels)
+    filters, bias = weight.store(em, 3), bias_tensor(em, op, weight, None, channels)
     made = em.tensor(result.name, [batch, band.count, strip.count, channels], result.dtype, result.grid, result)
     em.add(
         "DEPTHWISE_CONV_2D", [source, filters, bias], [made], padding=schema().Padding.VALID, strideH=band.stride,

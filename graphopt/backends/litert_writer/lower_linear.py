@@ -6,7 +6,7 @@ product, with the scales along `out`. An int32 bias has the scale s_x · s_w.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,21 +22,29 @@ from graphopt.backends.litert_writer.windows import Window, stated_pads, windows
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight in LiteRT's order, as stored (integers or floats), and the scales of its output channels."""
+    """A weight in LiteRT's order, as stored (integers or floats), and the scales of its output channels.
+
+    `half`: its floats are stored as float16.
+    """
 
     array: NDArray[Any]
     scales: NDArray[np.float32] | None
     name: str
+    half: bool = False
 
     def grid(self, axis: int) -> Grid | None:
         """The grid with the output channels on `axis`."""
         return None if self.scales is None else Grid.of(self.scales, np.zeros_like(self.scales), axis)
 
+    def store(self, em: Emitter, axis: int) -> int:
+        """The tensor, with the output channels on `axis`."""
+        return em.half(self.array, self.name) if self.half else em.array(self.array, self.name, self.grid(axis))
+
 
 def weight_of(value: Value, array: NDArray[Any], channels: int) -> Weight:
     """A weight that was rearranged to `array`."""
     if value.grid is None:
-        return Weight(array, None, value.name)
+        return Weight(array, None, value.name, value.half)
     scales = np.asarray(value.grid.scales, np.float32)
     if scales.size not in (1, channels):
         # A grouped ConvTranspose has a scale for each channel of one group.
@@ -95,7 +103,7 @@ def slide(
     channels = weight.array.shape[axis]
     source, padding = pad(em, data, found, read_image(em, data), 0.0)
     (stride_h, dilation_h), (stride_w, dilation_w) = _steps([(w.stride, w.dilation) for w in found])
-    filters = em.array(weight.array, weight.name, weight.grid(axis))
+    filters = weight.store(em, axis)
     extra = {} if kind == "CONV_2D" else {"depthMultiplier": channels // data.shape[1]}
     operands = [source, filters, bias_tensor(em, op, weight, bias, channels)]
     with as_image(em, op) as (target, activation):
@@ -133,7 +141,7 @@ def conv_transpose(em: Emitter, op: Op) -> None:
     )
     order = channels_last(4)
     source = em.want(data, order)
-    filters = em.array(weight.array, weight.name, weight.grid(0))
+    filters = weight.store(em, 0)
     bias = bias_tensor(em, op, weight, op.optional(2), out_channels)
     target, activation = em.result(op, order)
     padding, shape, written = schema().Padding.SAME, outs, target
@@ -205,6 +213,8 @@ def gemm(em: Emitter, op: Op) -> None:
     array = stored.array if op.attr("transB", 0) else stored.array.T
     alpha, beta, bias = op.attr("alpha", 1.0), op.attr("beta", 1.0), op.optional(2)
     if alpha != 1.0:
+        # The product needn't be a float16 any more.
+        stored = replace(stored, half=False)
         array = array * np.float32(alpha)
     if bias is not None and (beta != 1.0 or bias.size not in (1, array.shape[0])):
         real = bias.real() * np.float32(beta)
@@ -248,7 +258,7 @@ def fully_connected(em: Emitter, op: Op, data: Value, weight: Weight, bias: Valu
     else:
         order = next((o for o in em.orders(data) if o[-1] == data.rank - 1), order)
         source = em.want(data, order)
-    filters = em.array(np.ascontiguousarray(array), weight.name, weight.grid(0))
+    filters = replace(weight, array=np.ascontiguousarray(array)).store(em, 0)
     vector = bias_tensor(em, op, weight, bias, channels) if bias is not None or op.is_integer else ABSENT
     target, activation = em.result(op, order)
     em.add(

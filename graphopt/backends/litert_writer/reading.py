@@ -3,6 +3,7 @@
     DQ → Conv → Relu → Q → DQ        an int8 Conv with bounds [0, ∞); the grids are those of its values
     DQ → Reshape → …                 what only moves values, or picks the largest, does so in integers just as well
     DQ → Exp → …                     without an integer kernel: Dequantize, Exp in float, and a Q is a Requantize
+    Cast of a float16 constant       a float32 constant that the file holds as float16
 
 Q/DQ pairs vanish this way: each tensor of the .tflite has the grid that its pair said. uint8 becomes int8 with the zero
 point moved by 128, which stands for the same values.
@@ -20,7 +21,7 @@ from graphopt.backends.litert_writer.facts import Facts
 from graphopt.backends.litert_writer.kernels import FUSES_FLOAT, MOVES, integer_problem
 from graphopt.backends.litert_writer.values import INF, NO_BOUNDS, Grid, Op, UnwritableError, Value
 from graphopt.errors import UnsupportedError
-from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor, Variable
+from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor, Variable, is_fixed
 
 _INT8, _FLOAT = np.dtype(np.int8), np.dtype(np.float32)
 _EIGHT_BITS = (_INT8, np.dtype(np.uint8))
@@ -64,6 +65,8 @@ class Reader:
         known = {*self.facts.constants, *self.facts.varying}
         for node in self.graph.nodes:
             outputs = node.present_outputs()
+            if self.widens(node):
+                continue
             if node in self.done or known.issuperset(outputs):
                 continue
             if node.op in self.writable and not self.lost.isdisjoint(node.inputs):
@@ -158,6 +161,18 @@ class Reader:
             raise UnwritableError(f"its input '{tensor.name}' comes from an operator that can't be written")
         self.plain[tensor] = found
         return found
+
+    def widens(self, node: Node) -> bool:
+        """Whether a node makes float32 of a float16 constant: it isn't computed here, the file holds the float16."""
+        source = node.input(0)
+        if not node.is_op("Cast") or not is_fixed(source) or source.dtype != np.float16:
+            return False
+        output = node.outputs[0]
+        if output.dtype != _FLOAT:
+            return False
+        array = source.values.astype(_FLOAT)
+        self.plain[output] = Value(output.name, _FLOAT, array.shape, array=array, half=True)
+        return True
 
     def dequantized(self, tensor: Tensor, integers: Value) -> Value:
         """The real values of integers: computed here for a constant."""
@@ -362,4 +377,6 @@ class Reader:
             return None if value.array is None else value.real()
         if isinstance(tensor, Constant) and not tensor.is_input:
             return tensor.values
+        if tensor in self.plain and self.plain[tensor].half:
+            return self.plain[tensor].real()
         return self.facts.constants.get(tensor)

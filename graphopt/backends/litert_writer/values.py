@@ -87,6 +87,7 @@ class Value:
         dynamic: axes whose size changes with the batch.
         grid: of a quantized tensor, else None.
         array: the value of a constant, else None.
+        half: a float constant that is stored as float16, which holds its value exactly.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Value:
     dynamic: frozenset[int] = frozenset()
     grid: Grid | None = None
     array: NDArray[Any] | None = None
+    half: bool = False
 
     @property
     def rank(self) -> int:

@@ -27,6 +27,11 @@ _INT8_VERSIONS: dict[str, int] = {
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), 2),
     **dict.fromkeys(("BATCH_MATMUL", "DEQUANTIZE", "SQUARED_DIFFERENCE"), 2),
 }
+_FLOAT16_VERSIONS: dict[str, int] = {"DEQUANTIZE": 3}
+_VERSIONS: dict[np.dtype[Any], dict[str, int]] = {
+    np.dtype(np.int8): _INT8_VERSIONS,
+    np.dtype(np.float16): _FLOAT16_VERSIONS,
+}
 # The tensor that decides: SPLIT and TRANSPOSE_CONV have a parameter first.
 _DATA = {"SPLIT": 1, "TRANSPOSE_CONV": 2}
 # (operator, version) → the first runtime with it. What isn't here has 1.14.0 at the latest.
@@ -41,7 +46,7 @@ _RUNTIME: dict[tuple[str, int], str] = {
     ("SELECT_V2", 1): "2.2.0", ("SIGN", 1): "2.12.0", ("STRIDED_SLICE", 4): "2.2.0", ("SUB", 3): "2.3.0",
     ("DIV", 2): "2.3.0", ("SUM", 2): "1.15.0", ("TILE", 3): "2.8.0", ("TRANSPOSE", 4): "2.3.0",
     ("TRANSPOSE", 6): "2.12.0", ("TRANSPOSE_CONV", 2): "2.2.0", ("TRANSPOSE_CONV", 3): "2.3.0",
-    ("TRANSPOSE_CONV", 4): "2.13.0", ("MIRROR_PAD", 2): "2.3.0", ("QUANTIZE", 1): "1.14.0",
+    ("TRANSPOSE_CONV", 4): "2.13.0", ("MIRROR_PAD", 2): "2.3.0", ("QUANTIZE", 1): "1.14.0", ("DEQUANTIZE", 3): "1.15.0",
     ("SPLIT_V", 2): "2.3.0",
 }  # fmt: skip
 _OLDEST = "1.14.0"
@@ -50,7 +55,7 @@ _OLDEST = "1.14.0"
 def operator_version(operator: FlatOperator, tensors: Sequence[FlatTensor]) -> int:
     """The version that the operator's types, ranks and options need."""
     data = tensors[operator.inputs[_DATA.get(operator.kind, 0)]]
-    base = _INT8_VERSIONS.get(operator.kind, 1) if data.dtype == _INT8 else 1
+    base = _VERSIONS.get(data.dtype, {}).get(operator.kind, 1)
     rule = _RULES.get(operator.kind)
     return base if rule is None else rule(operator, [tensors[i] for i in operator.inputs if i >= 0], base)
 
