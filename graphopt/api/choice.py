@@ -29,9 +29,10 @@ Prune: TypeAlias = str | Mapping[str, Any]
 """Options of `eliminate-channels`: "macs=0.5, importance=l1", or as plain values by name."""
 
 DEFAULT_PRESET = "int8"
-# By name: importing the pass brings in what ranks, sizes and repairs, a sixth of the command line's time to start.
+# By name: importing the passes brings in what ranks, sizes and solves, a sixth of the command line's time to start.
 PRUNING = "eliminate-channels"
-_DEPEND_ON_CHANNELS = ("equalize-channels", "smooth-activations", PlanQuantization.name)
+ASSIGNING = "assign-precision"
+DEPEND_ON_CHANNELS = ("equalize-channels", "smooth-activations", PlanQuantization.name)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _pruning(passes: tuple[Pass, ...], prune: Prune | None) -> tuple[Pass, ...]:
         (pruning,) = passes_from_text(f"{PRUNING}{{{prune}}}", find_pass)
     else:
         pruning = make_pass(find_pass(PRUNING), prune)
-    position = next((k for k, p in enumerate(passes) if p.name in _DEPEND_ON_CHANNELS), len(passes))
+    position = next((k for k, p in enumerate(passes) if p.name in DEPEND_ON_CHANNELS), len(passes))
     return (*passes[:position], pruning, *passes[position:])
 
 

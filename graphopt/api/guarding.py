@@ -93,7 +93,8 @@ class Guard:
         Behind each the nodes whose integer kernels write what it reads: while they stay, it reads integers.
         """
         planned = self.first.graph.plan.quantized_nodes
-        writers = {} if self.watch.snapshot is None else writers_before(self.watch.snapshot.restore(), self.ctx)
+        moment = self.watch.planning
+        writers = {} if moment is None else writers_before(moment.restore(), self.ctx)
         measured = [] if errors is None else [e.node for e in errors.float_first]
         found = [name for node in measured for name in (node, *writers.get(node, ()))]
         return [name for name in dict.fromkeys([*found, *planned]) if name in planned]

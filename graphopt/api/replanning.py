@@ -2,17 +2,18 @@
 
 Passes before planning aren't run again, and ranges that calibration has found are used again: only a tensor that
 nobody wanted before is observed. While plans are only compared, weights and biases that passes have fitted are used
-again, too.
+again, too. Another assignment of precisions goes on from the plan that the first one was made on.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from graphopt.analysis.placement import place
+from graphopt.api.choice import ASSIGNING, DEPEND_ON_CHANNELS
 from graphopt.api.fitted import FITTING, Fitted, UseFitted, fitted_layers
 from graphopt.backends.layer_errors import ErrorReport, measure_layers
 from graphopt.calibration import Dataset
@@ -20,10 +21,14 @@ from graphopt.ir import Graph
 from graphopt.ir.ops import MOVES_VALUES
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
-from graphopt.pipeline import Context, Instrument, Pass, PassManager, PassRecord, Remarks
+from graphopt.pipeline import Context, Instrument, Pass, PassManager, PassRecord, Remark, Remarks
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.instruments.snapshot import Snapshot
-from graphopt.quant import Range
+from graphopt.quant import QuantPlan, Range
+
+if TYPE_CHECKING:  # assignment brings scipy in
+    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision_types import Assignment
 
 # Enough for an order of layers; the result is measured on all samples.
 _REPORT_SAMPLES = 32
@@ -31,28 +36,68 @@ _REPORT_SAMPLES = 32
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled graph, and how it came about."""
+    """A compiled graph, and how it came about; `precision`: what was assigned, where something was."""
 
     graph: Graph
     passes: tuple[Pass, ...]
     records: tuple[PassRecord, ...]
     remarks: Remarks
+    precision: PrecisionChoice | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run as it stood before one of its passes.
+
+    Attributes:
+        snapshot: of the graph.
+        plan: what it was annotated with.
+        index: how many passes there were before.
+        remarks: what they had said.
+    """
+
+    snapshot: Snapshot
+    plan: QuantPlan
+    index: int
+    remarks: tuple[Remark, ...]
+
+    @staticmethod
+    def now(index: int, graph: Graph, ctx: Context) -> Moment:
+        """Before pass number `index`."""
+        return Moment(Snapshot(graph), graph.plan.copy(), index - 1, tuple(ctx.remarks.items))
+
+    def restore(self) -> Graph:
+        """A new graph, equal to the one of that moment, and its plan."""
+        graph = self.snapshot.restore()
+        graph.facts.plan = self.plan.copy()
+        return graph
 
 
 class Watch(Instrument):
-    """Keeps what planning anew needs: the graph before it was planned, the ranges and the weights that were found."""
+    """Keeps what planning anew needs: the graph at some moments, the ranges and the weights that were found.
+
+    Attributes:
+        simplified: before the first pass that prepares or plans 8 bits.
+        planning: before the graph was planned.
+        assigning: before precisions were assigned.
+        ranges, fitted: what was found since.
+    """
 
     def __init__(self) -> None:
-        self.snapshot: Snapshot | None = None
-        self.index = 0
-        self.remarks = 0
+        self.simplified: Moment | None = None
+        self.planning: Moment | None = None
+        self.assigning: Moment | None = None
         self.ranges: dict[str, Range] = {}
         self.fitted: dict[str, Fitted] = {}
 
     def before_pass(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> None:
-        """Take the graph as it is before it is planned."""
-        if isinstance(pass_, PlanQuantization) and self.snapshot is None:
-            self.snapshot, self.index, self.remarks = Snapshot(graph), index - 1, len(ctx.remarks.items)
+        """Take the graph as it is at the moments."""
+        if self.simplified is None and pass_.name in DEPEND_ON_CHANNELS:
+            self.simplified = Moment.now(index, graph, ctx)
+        if self.planning is None and isinstance(pass_, PlanQuantization):
+            self.planning = Moment.now(index, graph, ctx)
+        if self.assigning is None and pass_.name == ASSIGNING:
+            self.assigning = Moment.now(index, graph, ctx)
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Take the ranges (those of constants follow from the plan), and what was fitted."""
@@ -64,9 +109,9 @@ class Watch(Instrument):
 
     def errors(self, quantized: Graph, samples: Dataset | None, threads: int | None) -> ErrorReport | None:
         """What each layer of a result of this run loses; None where nothing was planned, or without samples."""
-        if self.snapshot is None or samples is None:
+        if self.planning is None or samples is None:
             return None
-        return measure_layers(self.snapshot.restore(), quantized, samples.limited(_REPORT_SAMPLES), threads=threads)
+        return measure_layers(self.planning.restore(), quantized, samples.limited(_REPORT_SAMPLES), threads=threads)
 
 
 @dataclass(frozen=True)
@@ -93,26 +138,68 @@ def compile_again(
 
     Without `fit`, weights and biases are those that the first run has fitted.
     """
-    assert watch.snapshot is not None  # nothing is turned back where nothing was planned
+    assert watch.planning is not None  # nothing is turned back where nothing was planned
     patterns = tuple(glob.escape(name) for name in turned)  # a name is no pattern, whatever is in it
     passes = tuple(
         replace(p, keep_float=(*p.keep_float, *patterns)) if isinstance(p, PlanQuantization) else p
         for p in first.passes
     )
     again: list[Pass] = []
-    for pass_ in passes[watch.index :]:
+    for pass_ in passes[watch.planning.index :]:
+        again += [pass_, UseRanges(watch.ranges)] if isinstance(pass_, PlanQuantization) else [pass_]
+    return _go_on(replace(first, passes=passes), watch, ctx, watch.planning, again, fit)
+
+
+def compile_assigned(
+    first: Compiled, watch: Watch, ctx: Context, assignment: Assignment | None, *, fit: bool = True
+) -> Compiled:
+    """Materialise `first` again with another assignment of precisions; None: all in 8 bits that can be.
+
+    Without `fit`, weights and biases are those that runs before have fitted.
+    """
+    from graphopt.passes.assign_precision import UseAssignment
+
+    assert watch.assigning is not None
+    index = watch.assigning.index
+    again = [] if assignment is None else [UseAssignment(assignment)]
+    rest = first.passes[index + 1 :]
+    passes = (*first.passes[:index], *rest) if assignment is None else first.passes
+    return _go_on(replace(first, passes=passes), watch, ctx, watch.assigning, [*again, *rest], fit)
+
+
+def simplified(first: Compiled, watch: Watch) -> Compiled:
+    """What `first` was before anything prepared or planned 8 bits."""
+    moment = watch.simplified
+    assert moment is not None
+    graph = _with_facts(moment.restore(), first.graph)
+    return Compiled(graph, first.passes[: moment.index], _records(first, moment.index), Remarks(list(moment.remarks)))
+
+
+def _go_on(first: Compiled, watch: Watch, ctx: Context, moment: Moment, passes: Sequence[Pass], fit: bool) -> Compiled:
+    """Run `passes` on the graph of a moment of the first run."""
+    again: list[Pass] = []
+    for pass_ in passes:
         if fit or not isinstance(pass_, FITTING):
-            again += [pass_, UseRanges(watch.ranges)] if isinstance(pass_, PlanQuantization) else [pass_]
+            again.append(pass_)
         elif not any(isinstance(p, UseFitted) for p in again):
             again.append(UseFitted(watch.fitted))
-    graph, old = watch.snapshot.restore(), first.graph.facts
-    graph.facts.notes, graph.facts.source_files = list(old.notes), old.source_files
-    graph.facts.has_external_data = old.has_external_data
-    remarks = Remarks(first.remarks.items[: watch.remarks])
+    graph = _with_facts(moment.restore(), first.graph)
+    remarks = Remarks(list(moment.remarks))
     ctx = replace(ctx, remarks=remarks, reference=None, data=None)
-    records = PassManager(again, (Reproducer(), Verify())).run(graph, ctx)
-    kept = (*first.records[: watch.index], *(r for r in records if r.name != UseRanges.name))
-    return Compiled(graph, passes, kept, remarks)
+    records = PassManager(again, (watch, Reproducer(), Verify())).run(graph, ctx)
+    kept = (*_records(first, moment.index), *(r for r in records if r.name != UseRanges.name))
+    return Compiled(graph, first.passes, kept, remarks, ctx.precision)
+
+
+def _with_facts(graph: Graph, original: Graph) -> Graph:
+    """A restored graph with what is known about the files that the model came from."""
+    graph.facts.notes, graph.facts.source_files = list(original.facts.notes), original.facts.source_files
+    graph.facts.has_external_data = original.facts.has_external_data
+    return graph
+
+
+def _records(first: Compiled, index: int) -> tuple[PassRecord, ...]:
+    return tuple(record for record in first.records if record.index <= index)
 
 
 def writers_before(graph: Graph, ctx: Context) -> dict[str, list[str]]:

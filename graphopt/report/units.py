@@ -23,6 +23,11 @@ def seconds_text(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def milliseconds_text(seconds: float) -> str:
+    """`0.42 ms`, `12.50 ms`, `1.24 s`."""
+    return f"{1000 * seconds:.2f} ms" if seconds < 1 else seconds_text(seconds)
+
+
 def percent_text(share: float) -> str:
     """`97.50 %`."""
     return f"{100 * share:.2f} %"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.summary import plain
-from graphopt.report.units import counted, decibel_text, percent_text, seconds_text
+from graphopt.report.units import counted, decibel_text, milliseconds_text, percent_text
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends.agreement import Agreement
@@ -127,7 +127,10 @@ def _agreement(found: Verification) -> list[Line | Table]:
 def _latency(found: Latency) -> list[Line | Table]:
     threads = "its own choice of threads" if found.threads is None else counted(found.threads, "thread")
     title = f"Latency of a call on this machine, in {found.engine} with {threads}: {found.rounds} rounds in turns"
-    rows = (("float", _time(found.reference_seconds), ""), ("8 bits", _time(found.seconds), _change(found)))
+    rows = (
+        ("float", milliseconds_text(found.reference_seconds), ""),
+        ("8 bits", milliseconds_text(found.seconds), _change(found)),
+    )
     return [Line(title, "title"), Table(("", ">median", ""), rows)]
 
 
@@ -138,7 +141,3 @@ def _change(found: Latency) -> str:
     if found.speedup > 1:
         return f"{found.speedup:.2f} times as fast ({spread})"
     return f"{1 / found.speedup:.2f} times slower ({spread})"
-
-
-def _time(seconds: float) -> str:
-    return f"{1000 * seconds:.2f} ms" if seconds < 1 else seconds_text(seconds)
