@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
-from graphopt.ir.elements import Node, Tensor, fixed_value
+from graphopt.ir.elements import Constant, Node, Tensor, fixed_value, is_fixed
 from graphopt.ir.graph import Graph
 from graphopt.ir.ops import RESHAPES, is_never_negative
+from graphopt.quant.block_scales import LEAST_BLOCK, fitting_block
 
 Predicate = Callable[[Graph, Node], bool]
+
+# Weights to a scale, at most, of the finest 4-bit weights that `quantize-weights` makes by default.
+_SMALL_BLOCK = 32
 
 
 def _sole_output(_graph: Graph, node: Node) -> bool:
@@ -103,6 +108,42 @@ def _from_zero(_graph: Graph, node: Node) -> bool:
     return low is not None and bool(low == 0) and (node.input(2) is None or (high is not None and bool(high > 0)))
 
 
+def _right_matrix(_graph: Graph, node: Node) -> bool:
+    return _matrix(node) is not None
+
+
+def _matrix(node: Node) -> Constant | None:
+    """The constant matrix on the right of a product.
+
+    With one on the left onnxruntime and OpenVINO compute in float, and TensorRT-RTX 1.7.1 crashes.
+    """
+    weight = node.input(1)
+    if not is_fixed(weight) or weight.dtype != np.float32 or len(weight.shape) != 2 or not min(weight.shape):
+        return None
+    return weight
+
+
+def _even_blocks(_graph: Graph, node: Node) -> bool:
+    # OpenVINO 2026.4.1 refuses the model otherwise, and TensorRT's documentation asks for it.
+    weight = _matrix(node)
+    if weight is None:
+        return False
+    inputs = weight.shape[1] if node.op == "Gemm" and node.attr("transB", 0) else weight.shape[0]
+    return fitting_block(inputs, _SMALL_BLOCK, divides=True) is not None
+
+
+def _even_count(_graph: Graph, node: Node) -> bool:
+    # TensorRT-RTX 1.7.1: "Sub-byte quantization with odd tensor volume is not supported".
+    weight = _matrix(node)
+    return weight is not None and prod(weight.shape) % 2 == 0
+
+
+def _own_weight(graph: Graph, node: Node) -> bool:
+    # With other readers the float values stay in the file, which grows by the integers.
+    weight = node.input(1)
+    return weight is not None and not graph.is_output(weight) and len(weight.outputs) == 1
+
+
 CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "sole-output": (_sole_output, "its second output is used"),
     "nearest": (_nearest, "its mode isn't 'nearest'"),
@@ -115,6 +156,10 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "one-group": (_one_group, "it has groups"),
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),
+    "right-matrix": (_right_matrix, "its weight isn't a constant float32 matrix on the right"),
+    "own-weight": (_own_weight, "its weight is read by other nodes, too, and would be stored twice"),
+    "even-blocks": (_even_blocks, f"no block of {LEAST_BLOCK} to {_SMALL_BLOCK} weights divides its inputs"),
+    "even-count": (_even_count, "its weight has an odd number of values, which can't be stored two in a byte"),
     "zero-pad": (_zero_pad, "it pads with a value other than 0"),
 }
 

@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 # With 16 integers the error over the scale is smooth enough: 100 candidates gain another 0.02 dB.
 CANDIDATES = 24
+LEAST_BLOCK = 16
+"""With fewer weights to a float32 scale, the scales take as much as half of what the weights do."""
 # Weights searched at a time: some ten float64 arrays of this many values are alive.
 _CHUNK = 1 << 20
 
@@ -34,6 +36,24 @@ def block_scheme(axis: int, block: int, *, symmetric: bool = True) -> Scheme:
         symmetric: zero points are 0.
     """
     return Scheme("int4" if symmetric else "uint4", symmetric=symmetric, channel_axis=axis, block=block)
+
+
+def fitting_block(size: int, block: int, *, divides: bool) -> int | None:
+    """How many weights can share a scale where an axis has `size` of them and `block` are wanted.
+
+    Args:
+        size: of the axis.
+        block: at most so many.
+        divides: the engine wants blocks of one size: then the largest that divides `size`.
+
+    Returns:
+        `block`, or fewer; None where only blocks of less than LEAST_BLOCK would do.
+    """
+    if not divides:
+        return block
+    if size <= block:
+        return size
+    return next((count for count in range(block, LEAST_BLOCK - 1, -1) if size % count == 0), None)
 
 
 def solve_blocks(
@@ -59,7 +79,7 @@ def solve_blocks(
     covering = solve_params(Range(rows.min(axis=-1), rows.max(axis=-1)), scheme)
     scale, zero_point = covering.scale, covering.zero_point
     if search:
-        everywhere: Array = np.ones(weights.shape[axis])
+        everywhere = np.ones(weights.shape[axis], np.float64)
         counted = _cut(everywhere if importance is None else importance, block)
         scale, zero_point = _search(rows, np.broadcast_to(counted, rows.shape), covering)
     return QuantParams(scheme, np.moveaxis(scale, -1, axis), np.moveaxis(zero_point, -1, axis))

@@ -7,7 +7,7 @@ Gemm and MatMul also form an integer kernel with a float output. Measured with o
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, Role, Target
 
 _MOVES = "DropQDQNodesRules in onnxruntime's qdq_selector_action_transformer.cc"
 
@@ -98,4 +98,10 @@ ONNXRUNTIME = Target(
     # transformer with γ and ½ folded away took 1.10 to 1.13 times as long in 8 bits, and 1.03 in float.
     fused_patterns=frozenset({"layer-norm", "rms-norm", "erf-gelu-div", "tanh-gelu"}),
     breaches=breaches.ONNXRUNTIME,
+    # Sizes of 16 to 256 that are powers of two; of a Gemm with transB the weights are dequantized at each run.
+    block_weights=BlockRule(
+        divides=False,
+        transposed=False,
+        source="MatMulNBits, from DQMatMulToMatMulNBits in onnxruntime's qdq_selector_action_transformer.cc",
+    ),
 )

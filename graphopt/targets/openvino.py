@@ -9,7 +9,7 @@ behind a Transpose of the graph input, the first convolution ran in f32. Measure
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, Role, Target
 
 _KEEPS_PRECISION = "precision-preserved operations of OpenVINO's low precision transformations"
 _SAME_SCALE = OpRule(Role.SAME_SCALE, source=_KEEPS_PRECISION)
@@ -97,4 +97,7 @@ OPENVINO = Target(
     # with the scale or without it.
     fused_patterns=frozenset({"erf-gelu", "erf-gelu-div", "tanh-gelu"}),
     breaches=breaches.OPENVINO,
+    block_weights=BlockRule(
+        conditions=("even-blocks",), source="FullyConnected with i4 or u4 weights in the compiled model, 2026.4.1"
+    ),
 )

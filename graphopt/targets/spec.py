@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from graphopt.quant import Scheme
+from graphopt.quant.precision import PrecisionName
 from graphopt.targets.breaches import Breach
 
 
@@ -62,6 +63,46 @@ class OpRule:
 
 
 @dataclass(frozen=True)
+class PrecisionRule:
+    """One of the precisions (`quant.precision`) that an engine computes in.
+
+    Attributes:
+        written: how a model says so, in ONNX.
+        borders: which borders between two precisions cost a conversion.
+        operators: those that have it; None: all that have the type, for "int8" all that `Target.rules` has.
+        conditions: names of facts about the node, in `ir.conditions`, that must all hold.
+        devices: those that have it, as the engine names them; empty: every one.
+        source: where it comes from: a document, or what was measured.
+    """
+
+    written: str
+    borders: str
+    operators: frozenset[str] | None = None
+    conditions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class BlockRule:
+    """How weights of 4 bits are stored: DequantizeLinear in blocks along the summed axis, read by a MatMul or Gemm.
+
+    Attributes:
+        conditions: names of facts about the node, in `ir.conditions`, that must all hold; "right-matrix" always does.
+        divides: a block's size must divide the number of inputs; else the last one may be shorter.
+        zero_points: blocks may have zero points other than 0 (uint4).
+        transposed: a Gemm may keep its transB; else the weight is turned over.
+        source: what was measured.
+    """
+
+    conditions: tuple[str, ...] = ()
+    divides: bool = True
+    zero_points: bool = True
+    transposed: bool = True
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
     """A backend and what it wants from a quantized model.
 
@@ -83,6 +124,8 @@ class Target:
         fused_patterns: what the engine runs as one operator, or in the kernel before, only with its constant scale.
         float_reasons: operator → why it stays float, for remarks.
         breaches: rule of `graphopt lint` → what the engine does with a model that breaks it.
+        precisions: what its engine computes in, by name (`quant.precision`), the fewest bits first.
+        block_weights: how 4-bit weights in blocks are stored; None: the engine has no kernels for them.
         own_format: suffix of the engine's own files, which graphopt writes besides .onnx; empty: it writes none.
     """
 
@@ -101,4 +144,6 @@ class Target:
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])
+    precisions: Mapping[PrecisionName, PrecisionRule] = field(default_factory=dict[PrecisionName, PrecisionRule])
     own_format: str = ""
+    block_weights: BlockRule | None = None

@@ -8,7 +8,7 @@ Source: NVIDIA TensorRT documentation, "Explicit Quantization", "Q/DQ Layer-Plac
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
 _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: layers that Q/DQ may be moved across")
@@ -58,4 +58,9 @@ TENSORRT = Target(
         "ConvTranspose": "TensorRT-RTX has no integer ConvTranspose kernel",
     },
     breaches=breaches.TENSORRT,
+    block_weights=BlockRule(
+        conditions=("even-blocks", "even-count"),
+        zero_points=False,
+        source="int4 weights and 'int4_block_dq' in the plans of TensorRT-RTX 1.7.1 for SM80, SM89 and SM120",
+    ),
 )
