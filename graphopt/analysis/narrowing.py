@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -87,7 +87,7 @@ def value_misfit(
         largest: name of a tensor → its largest magnitude.
         dtype: the type.
     """
-    limits: Any = ml_dtypes.finfo(dtype)
+    limits = cast("Any", ml_dtypes.finfo(dtype))
     most, least = float(limits.max), float(limits.smallest_normal)
     for tensor in activations(node, parameters):
         top = largest.get(tensor.name)

@@ -38,7 +38,9 @@ def misfits(
     """
     found: dict[Node, str] = {}
     fitting: dict[Node, FloatParameters] = {}
-    known = cast("Mapping[Node, FloatParameters]", nodes) if isinstance(nodes, Mapping) else {}
+    known: Mapping[Node, FloatParameters] = {}
+    if isinstance(nodes, Mapping):
+        known = cast("Mapping[Node, FloatParameters]", nodes)
     for node in nodes:
         parameters = known.get(node) or narrowed(graph, node, dtype)
         if isinstance(parameters, str):
