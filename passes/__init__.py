@@ -41,6 +41,7 @@ CATALOGUE: dict[str, str] = {
     "convert-float": "graphopt.passes.convert_float:ConvertFloat",
     "quantize-weights": "graphopt.passes.quantize_weights:QuantizeWeights",
     "insert-qdq": "graphopt.passes.insert_qdq:InsertQdq",
+    "insert-casts": "graphopt.passes.insert_casts:InsertCasts",
     "store-float16-weights": "graphopt.passes.store_float16_weights:StoreFloat16Weights",
     "lower-integer-operators": "graphopt.passes.lower_integer_operators:LowerIntegerOperators",
     "recover-plan": "graphopt.passes.recover_plan:RecoverPlan",

@@ -4,11 +4,18 @@
 
 A tensor is stored in the type of what makes it, and cast once for all readers that want the other. Constants are
 converted instead of cast. What nested graphs read stays float32.
+
+TensorRT-RTX fuses Cast → Conv: f32 → Cast into a convolution whose operands are 16 bits wide, its weights too: those
+beyond float16 become infinite. A Clip without bounds in front of the second Cast prevents that, and is computed where
+the Cast is, so that it costs nothing:
+
+    x: f16 → Cast → Conv: f32 → Cast → y      →      x: f16 → Cast → Conv: f32 → Clip → Cast → y
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,31 +23,49 @@ import numpy as np
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, is_fixed
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.float_parameters import FloatParameters
+from graphopt.ir.ops import LINEAR, MOVES_VALUES
 
 _FLOAT32 = np.dtype(np.float32)
 
 
-def insert_casts(graph: Graph, low: Mapping[Node, FloatParameters], dtype: np.dtype[Any], *, keep_io: bool) -> int:
-    """Let the nodes `low` compute in `dtype`; returns how many Casts that took.
+@dataclass(frozen=True)
+class Inserted:
+    """What `insert_casts` did.
+
+    Attributes:
+        casts: how many there are at the borders.
+        shielded: float32 nodes that a Clip keeps so.
+    """
+
+    casts: int
+    shielded: tuple[Node, ...]
+
+
+def insert_casts(
+    graph: Graph, low: Mapping[Node, FloatParameters], dtype: np.dtype[Any], *, keep_io: bool, shielded: bool
+) -> Inserted:
+    """Let the nodes `low` compute in `dtype`.
 
     Args:
         graph: types filled in; sorted again afterwards.
         low: the nodes, with the parameters that have their type.
         dtype: float16 or bfloat16.
         keep_io: inputs and outputs of the model stay float32; else they become `dtype`.
+        shielded: a linear node that would be alone between two Casts gets a Clip (`Target.fuses_casts`).
     """
     islands = _Islands(graph, low, dtype)
     islands.retype(keep_io)
     islands.connect()
+    alone = islands.shield() if shielded else []
     graph.sort()
-    return len(islands.casts)
+    return Inserted(len(islands.casts), tuple(alone))
 
 
 class _Islands:
     def __init__(self, graph: Graph, low: Mapping[Node, FloatParameters], dtype: np.dtype[Any]) -> None:
         self.graph, self.low, self.dtype = graph, low, dtype
         self._copies: dict[tuple[Tensor, np.dtype[Any]], Tensor] = {}
-        self.casts: set[Node] = set()
+        self.casts: dict[Node, None] = {}
         made = (tensor for node in graph.nodes for tensor in node.present_outputs())
         self._floats = [tensor for tensor in (*graph.inputs, *made) if tensor.dtype == _FLOAT32]
         self._constants = [c for c in graph.constants if c.dtype == _FLOAT32]
@@ -69,6 +94,36 @@ class _Islands:
                 wanted = self._wanted(node, index)
                 if wanted is not None and wanted != tensor.dtype:
                     self.graph.set_input(node, index, self._as(tensor, wanted))
+
+    def shield(self) -> list[Node]:
+        """Put a Clip between each linear node that reads what was cast from the type, and its Cast back to it."""
+        found: dict[Node, None] = {}
+        for cast in self.casts:
+            node = self._linear_before(cast.inputs[0]) if cast.outputs[0].dtype == self.dtype else None
+            if node is not None and any(self._was_low(tensor) for tensor in node.inputs):
+                source = cast.inputs[0]
+                clipped = self.graph.variable_like(source)
+                self.graph.add_node("Clip", [source], [clipped], hint=f"{node.name}_stays_{_FLOAT32}")
+                self.graph.set_input(cast, 0, clipped)
+                found[node] = None
+        return list(found)
+
+    def _linear_before(self, tensor: Tensor) -> Node | None:
+        """The linear node that makes the tensor, but for a constant added to it and moves of its values."""
+        node = self.graph.producer(tensor)
+        while node is not None and not node.is_op(*LINEAR):
+            variables = [t for t in node.inputs if not isinstance(t, Constant)]
+            if not node.is_op("Add", *MOVES_VALUES) or len(variables) != 1:
+                return None
+            node = self.graph.producer(variables[0])
+        return node
+
+    def _was_low(self, tensor: Tensor) -> bool:
+        """Whether it comes out of one of the Casts, but for moves of its values."""
+        node = self.graph.producer(tensor)
+        while node is not None and node not in self.casts and node.is_op(*MOVES_VALUES):
+            node = self.graph.producer(node.inputs[0])
+        return node in self.casts
 
     def _wanted(self, node: Node, index: int) -> np.dtype[Any] | None:
         """The type that a use of a float32 tensor takes; None for the Casts that are put in here."""
@@ -108,4 +163,4 @@ class _Islands:
 
     def _cast(self, tensor: Tensor, made: Variable) -> None:
         assert made.dtype is not None
-        self.casts.add(self.graph.add_node("Cast", [tensor], [made], {"to": onnx_dtype(made.dtype)}))
+        self.casts[self.graph.add_node("Cast", [tensor], [made], {"to": onnx_dtype(made.dtype)})] = None

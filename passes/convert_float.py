@@ -81,8 +81,9 @@ class ConvertFloat(Pass):
         for node, reason in stays.items():
             ctx.remarks.declined(node, f"stays in float32: {reason}")
         if low:
-            casts = insert_casts(graph, low, dtype, keep_io=self.keep_io)
-            ctx.remarks.note(None, f"{len(low)} nodes compute in {self.dtype}, with {casts} Casts at the borders")
+            shielded = ctx.target is not None and ctx.target.fuses_casts
+            done = insert_casts(graph, low, dtype, keep_io=self.keep_io, shielded=shielded)
+            ctx.remarks.note(None, f"{len(low)} nodes compute in {self.dtype}, with {done.casts} Casts at the borders")
 
     def _parameters(self, graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
         if any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float):

@@ -127,6 +127,8 @@ class Target:
         precisions: what its engine computes in, by name (`quant.precision`), the fewest bits first.
         block_weights: how 4-bit weights in blocks are stored; None: the engine has no kernels for them.
         own_format: suffix of the engine's own files, which graphopt writes besides .onnx; empty: it writes none.
+        fuses_casts: a linear node alone between Casts from and to a 16-bit type is computed in that type, with its
+            weights in it; behind a Clip without bounds it isn't.
     """
 
     name: str
@@ -146,4 +148,5 @@ class Target:
     breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])
     precisions: Mapping[PrecisionName, PrecisionRule] = field(default_factory=dict[PrecisionName, PrecisionRule])
     own_format: str = ""
+    fuses_casts: bool = False
     block_weights: BlockRule | None = None
