@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from graphopt.analysis.macs import layer_macs
 from graphopt.api.metrics import Judge
 from graphopt.api.replanning import Compiled, Watch, compile_again, writers_before
 from graphopt.backends.layer_errors import ErrorReport
-from graphopt.calibration.shapes import infer
 from graphopt.errors import AccuracyError
 from graphopt.ir import to_proto
 from graphopt.ir.to_proto import value_bytes
 from graphopt.pipeline import Context
 from graphopt.pipeline.passes import Progress
-from graphopt.report.guarding import Guarded, TurnedBack, value_text
+from graphopt.report.guarding import Guarded, TurnedBack
 
 _GIVE_BACK_TRIALS = 8
 
@@ -61,14 +59,14 @@ class Guard:
             roughly = fewest(order, self.holds_roughly)
             if roughly is None:  # the last plan tried had everything in float: nothing fitted was in it
                 raise AccuracyError(self.complaint())
-            turned = without_needless(roughly, self.macs(), self.holds_roughly)
+            turned = without_needless(roughly, self.judge.macs(self.first.graph), self.holds_roughly)
             if self.holds(turned):
                 return turned
         rest = [name for name in order if name not in turned]
         found = fewest(rest, lambda more: self.holds([*turned, *more]))
         if found is None:
             raise AccuracyError(self.complaint())
-        return without_needless([*turned, *found], self.macs(), self.holds)
+        return without_needless([*turned, *found], self.judge.macs(self.first.graph), self.holds)
 
     def holds_roughly(self, turned: Sequence[str]) -> bool:
         """Whether the plan with the nodes `turned` in float holds with what the first run has fitted."""
@@ -99,28 +97,16 @@ class Guard:
         found = [name for node in measured for name in (node, *writers.get(node, ()))]
         return [name for name in dict.fromkeys([*found, *planned]) if name in planned]
 
-    def macs(self) -> dict[str, int | None]:
-        """Multiply-accumulates of the layers for the first sample."""
-        shapes = {name: value.shape for name, value in next(iter(self.judge.samples)).items()}
-        return layer_macs(self.first.graph, infer(to_proto(self.first.graph), shapes).shapes)
-
     def complaint(self) -> str:
         """Why it can't be held."""
-        metric, judge = self.judge.demanded.metric, self.judge
         planned = len(self.first.graph.plan.quantized_nodes)
-        reference = "" if metric == "sqnr" else f"; the float model has {value_text(metric, judge.reference)}"
         tried = f"not even with all {planned} nodes back in float" if planned else "and nothing is in 8 bits"
-        removed = self.ctx.elimination
-        mend = "" if removed is None else f"; channels were removed for {removed.demand}: remove fewer"
-        return (
-            f"the result can't hold {judge.demanded}, {tried}: at best it has {value_text(metric, self.value)} on "
-            f"{judge.samples.name}{reference}{mend}; nothing was written"
-        )
+        return self.judge.complaint(tried, self.value, self.ctx.elimination)
 
     def outcome(self, turned: Sequence[str], errors: ErrorReport | None, on_calibration_data: bool) -> Guarded:
         """What was done, said in the result's remarks and plan, too."""
         measured = {e.node: e.isolated_db for e in errors.layers} if errors is not None else {}
-        macs = self.macs()
+        macs = self.judge.macs(self.first.graph)
         nodes = {n.name: n for scope in self.best.graph.walk() for n in scope.nodes}
         back = tuple(TurnedBack(n, nodes[n].op if n in nodes else "", measured.get(n)) for n in turned)
         outcome = Guarded(

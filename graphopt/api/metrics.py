@@ -16,11 +16,16 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.backends.agreement import compare_models, labels_of, top1
+from graphopt.analysis.elimination_record import Elimination
+from graphopt.analysis.macs import layer_macs
+from graphopt.backends.agreement import Agreement, compare_models, labels_of, top1
 from graphopt.calibration import Dataset
 from graphopt.calibration.python_source import import_function, is_function_name
 from graphopt.calibration.session import open_session, run_session
+from graphopt.calibration.shapes import infer
 from graphopt.errors import CalibrationError, ConfigError, GraphoptError
+from graphopt.ir import Graph, to_proto
+from graphopt.report.guarding import value_text
 
 Run: TypeAlias = tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]
 Metric: TypeAlias = Callable[[Iterator[Run], NDArray[Any] | None], float]
@@ -122,8 +127,7 @@ class Judge:
             GraphoptError: it can't be run, or the user's function failed.
         """
         if self.demanded.metric == SQNR:
-            outputs = compare_models(self.float_model, model, self.samples, threads=self.threads).outputs
-            return min(-math.inf if math.isnan(o.sqnr_db) else o.sqnr_db for o in outputs)
+            return lowest_sqnr(compare_models(self.float_model, model, self.samples, threads=self.threads))
         function = self.demanded.function or top1_percent
         try:
             value = float(function(self.runs(model), self.samples.labels))
@@ -135,6 +139,34 @@ class Judge:
             raise ConfigError(f"metric {self.demanded.metric} returned {value}; expected a finite number")
         return value
 
+    def compare(self, model: ModelProto | Path) -> tuple[float, Agreement]:
+        """The value of a model, and its agreement with the float model.
+
+        Raises:
+            GraphoptError: it can't be run, or the user's function failed.
+        """
+        agreement = compare_models(self.float_model, model, self.samples, threads=self.threads)
+        if self.demanded.metric == SQNR:
+            return lowest_sqnr(agreement), agreement
+        if self.demanded.metric == TOP1 and agreement.other_accuracy is not None:
+            return 100 * agreement.other_accuracy, agreement
+        return self.score(model), agreement
+
+    def macs(self, graph: Graph) -> dict[str, int | None]:
+        """Multiply-accumulates of the layers for the first sample."""
+        shapes = {name: value.shape for name, value in next(iter(self.samples)).items()}
+        return layer_macs(graph, infer(to_proto(graph), shapes).shapes)
+
+    def complaint(self, tried: str, best: float, removed: Elimination | None) -> str:
+        """That what is demanded can't be held, whatever was tried; `best`: the value that it came to."""
+        metric = self.demanded.metric
+        reference = "" if metric == SQNR else f"; the float model has {value_text(metric, self.reference)}"
+        mend = "" if removed is None else f"; channels were removed for {removed.demand}: remove fewer"
+        return (
+            f"the result can't hold {self.demanded}, {tried}: at best it has {value_text(metric, best)} on "
+            f"{self.samples.name}{reference}{mend}; nothing was written"
+        )
+
     def runs(self, model: ModelProto | Path) -> Iterator[Run]:
         """(inputs, outputs) of each sample."""
         session = open_session(model, threads=self.threads)
@@ -142,6 +174,11 @@ class Judge:
         for number, feed in enumerate(self.samples):
             outputs = run_session(session, feed, f"{self.samples.name}, sample {number}")
             yield feed, dict(zip(names, outputs, strict=True))
+
+
+def lowest_sqnr(agreement: Agreement) -> float:
+    """The lowest SQNR of the outputs, in dB; minus infinity where one can't be compared."""
+    return min(-math.inf if math.isnan(o.sqnr_db) else o.sqnr_db for o in agreement.outputs)
 
 
 def top1_percent(runs: Iterator[Run], labels: NDArray[Any] | None) -> float:

@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import ArrayLike
 
 from graphopt.analysis.legality import Finding, findings_by_node
+from graphopt.api.stopwatch import Stopwatch
 from graphopt.backends.agreement import Comparison
 from graphopt.backends.engines import AS_WRITTEN, ONNXRUNTIME, Engine, Model, find_engine
-from graphopt.backends.latency import Latency, measure_latency
 from graphopt.backends.planned import float_layers, planned_nodes
 from graphopt.backends.precision import NodePrecision
 from graphopt.calibration import Dataset, Preprocess, Source
@@ -208,7 +208,7 @@ def against(
     measured = None
     if latency and engine.run is not None:
         try:
-            measured = _latency(engine, reference, model, samples, threads)
+            measured = Stopwatch(engine, reference, next(iter(samples)), threads=threads).time(model)
         except UnsupportedError as error:
             notes.append(f"latency isn't measured, {engine.title} can't run the float model: {error}")
     return replace(found, data=samples.name, agreement=agreement, latency=measured, notes=(*found.notes, *notes))
@@ -230,13 +230,6 @@ def _agreement(
         for comparison, outputs in zip(comparisons, got, strict=True):
             comparison.add(chosen, [outputs[others[name]] for name in names])
     return tuple(EngineAgreement(e.title, c.result()) for e, c in zip(engines, comparisons, strict=True))
-
-
-def _latency(engine: Engine, reference: Model, model: Model, samples: Dataset, threads: int | None) -> Latency:
-    feed = next(iter(samples))
-    assert engine.run is not None
-    runs = [engine.run(m, itertools.repeat(feed), threads) for m in (reference, model)]
-    return measure_latency(runs[0], runs[1], engine=engine.title, threads=threads)
 
 
 def _outputs(model: Model) -> dict[str, int]:

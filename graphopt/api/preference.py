@@ -1,0 +1,95 @@
+"""Which candidate ships: above the floor, not slower than the original, within the budget, fastest, smallest.
+
+What can't be told apart by measuring counts as equally fast: then the smaller one ships, and of two about as small the
+more accurate one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphopt.report.precision import Candidate
+
+ORIGINAL, FLOAT, INT8 = "original", "float", "int8"
+_LOSSLESS = (ORIGINAL, FLOAT)
+_EXPLAINED = 3
+# Sizes within this part of each other are about the same: scales and conversions, not weights.
+_ABOUT_AS_SMALL = 0.05
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """The place of the candidate that ships, and why it is this one."""
+
+    index: int
+    why: str
+
+
+def prefer(candidates: Sequence[Candidate], *, keep_original: bool = True) -> Preferred | None:
+    """The candidate that ships; None where none is above the floor.
+
+    Args:
+        candidates: the original among them, or not.
+        keep_original: whether the original may ship: what was asked for may be to change it.
+    """
+    standing = [c for c in candidates if c.holds and (keep_original or c.name != ORIGINAL)]
+    pool = [c for c in standing if not is_slower(c)] or standing
+    pool = [c for c in pool if c.within_budget is not False] or pool
+    if not pool:
+        return None
+    fastest = max(pool, key=_speed)
+    ties = [c for c in pool if _as_fast(c, fastest)]
+    smallest = min(c.weight_bytes for c in ties)
+    small = [c for c in ties if c.weight_bytes <= (1 + _ABOUT_AS_SMALL) * smallest]
+    best = max(small, key=lambda c: (c.value, _speed(c)))
+    return Preferred(candidates.index(best), _why(best, fastest, candidates))
+
+
+def is_slower(candidate: Candidate) -> bool:
+    """Whether it takes longer than the original, as measured or, for want of that, by its cost.
+
+    What loses nothing may be as slow as the original; what loses something has to gain something.
+    """
+    latency = candidate.latency
+    if latency is None:
+        return candidate.cost_share is not None and candidate.cost_share > 1 + 1e-9
+    return (latency.speedup_high if candidate.name in _LOSSLESS else latency.speedup) < 1
+
+
+def _speed(candidate: Candidate) -> float:
+    """Times as fast as the original."""
+    if candidate.latency is not None:
+        return candidate.latency.speedup
+    return 1 / candidate.cost_share if candidate.cost_share and candidate.name != ORIGINAL else 1.0
+
+
+def _as_fast(candidate: Candidate, fastest: Candidate) -> bool:
+    """Whether measuring doesn't tell them apart: each is within the other's quartiles."""
+    if candidate is fastest or _speed(candidate) == _speed(fastest):
+        return True
+    if fastest.latency is None or _speed(candidate) < fastest.latency.speedup_low:
+        return False
+    return candidate.latency is None or fastest.latency.speedup <= candidate.latency.speedup_high
+
+
+def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -> str:
+    others = [c for c in candidates if c is not best and c.name not in _LOSSLESS]
+    reasons = [f"{c.name} {_drawback(c, best)}" for c in others]
+    rest = f"; {'; '.join(reasons[:_EXPLAINED])}" if reasons else ""
+    if best.name in _LOSSLESS:
+        what = "the model as it came" if best.name == ORIGINAL else "the simplified model, in float"
+        return f"{what}: no candidate in fewer bits is better{rest}"
+    estimate = "" if best.latency is not None else " by its cost"
+    also = "" if best is fastest else f", not measurably slower than {fastest.name}, and smaller or as small"
+    return f"{_speed(best):.2f} times as fast as the original{estimate}, and above the floor{also}{rest}"
+
+
+def _drawback(candidate: Candidate, best: Candidate) -> str:
+    if not candidate.holds:
+        return "is below the floor"
+    if is_slower(candidate):
+        return f"is slower than the original ({_speed(candidate):.2f})"
+    if candidate.within_budget is False and best.within_budget:
+        return "is beyond the budget"
+    return "is slower" if _speed(candidate) < _speed(best) else "is larger, or less accurate"
