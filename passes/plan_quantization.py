@@ -9,13 +9,13 @@ reason: no constant weight, not float32, no integer kernel, in a nested graph, k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from graphopt.analysis.fragile import fragile
-from graphopt.analysis.placement import Placement, place
+from graphopt.analysis.placement import MIN_OPSET, Placement, place
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
@@ -24,9 +24,6 @@ from graphopt.ir.ops import LINEAR
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.targets import Target
-
-# The first opset whose QuantizeLinear and DequantizeLinear take a scale per channel.
-MIN_OPSET = 13
 
 
 @dataclass(frozen=True)
@@ -83,19 +80,26 @@ class PlanQuantization(Pass):
         )
 
 
-def plan_again(graph: Graph, target: Target, keep_float: Mapping[str, str]) -> None:
+def plan_again(
+    graph: Graph, target: Target, keep_float: Mapping[str, str], assigned: Collection[str] | None = None
+) -> None:
     """Plan anew with more nodes in float (name → reason); tensors that were planned keep their calibrated ranges.
 
     A tensor that wasn't planned before has no range yet. What was in float before stays so: it is in `plan.kept_float`,
-    or has the same reason as before.
+    or has the same reason as before. Nodes named in `assigned` run in 8 bits even where nobody reads their results so;
+    None: those that were assigned before. Other assigned precisions stay, but for nodes that are kept in float now.
     """
     plan = graph.plan
+    assigned = plan.assigned if assigned is None else frozenset(assigned)
+    precisions = {name: precision for name, precision in plan.precisions.items() if name not in keep_float}
     kept = {**plan.kept_float, **keep_float}
     before, nested = dict(plan.tensors), set(plan.float_nodes) - {n.name for n in graph.nodes}
     inner = {name: plan.float_nodes[name] for name in plan.float_nodes if name in nested}
-    placement = place(graph, target, lambda node: kept.get(node.name))
+    placement = place(graph, target, lambda node: kept.get(node.name), assigned)
     fill_plan(graph, target, placement)
     plan.kept_float.update(kept)
+    plan.assigned = assigned
+    plan.precisions.update(precisions)
     plan.float_nodes.update((n.name, placement.declined[n]) for n in graph.nodes if n in placement.declined)
     plan.float_nodes.update(inner)
     for name, entry in list(plan.tensors.items()):

@@ -9,7 +9,7 @@ regions gets a second walk, forwards, which quantizes what reads quantized value
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,11 +18,13 @@ from networkx.utils import UnionFind
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable
 from graphopt.ir.conditions import unmet
 from graphopt.ir.linear import Linear, linear_producer, linear_result, linear_view
-from graphopt.ir.ops import LINEAR, is_never_negative
+from graphopt.ir.ops import ELEMENTWISE_UNARY, LINEAR, is_never_negative
 from graphopt.quant import Scheme
 from graphopt.targets import OpRule, Role, Target
 
 FLOAT32 = np.dtype(np.float32)
+# The first opset whose QuantizeLinear and DequantizeLinear take a scale per channel.
+MIN_OPSET = 13
 
 
 def _no_unions() -> UnionFind[Tensor]:
@@ -46,6 +48,11 @@ class Placement:
     linears: list[Linear] = field(default_factory=list[Linear])
     quantized: dict[Node, str] = field(default_factory=dict[Node, str])
     declined: dict[Node, str] = field(default_factory=dict[Node, str])
+    # Nodes that run inside the kernel of another, whatever it computes in: a MatMul's bias, fused activations; and a
+    # residual Add where both run in 8 bits.
+    kernels: dict[Node, Node] = field(default_factory=dict[Node, Node])
+    # Operators that only move values, in integers as in float, and the tensors whose values those are.
+    movers: dict[Node, list[Tensor]] = field(default_factory=dict[Node, list[Tensor]])
     shared: UnionFind[Tensor] = field(default_factory=_no_unions)
 
     def wanted(self, tensor: Tensor) -> bool:
@@ -57,23 +64,36 @@ class Placement:
         self.uses.setdefault(node.inputs[index], {})[(node, index)] = None
 
 
-def place(graph: Graph, target: Target, keep_float: Callable[[Node], bool | str | None]) -> Placement:
+def place(
+    graph: Graph,
+    target: Target,
+    keep_float: Callable[[Node], bool | str | None],
+    assigned: Collection[str] = frozenset(),
+) -> Placement:
     """Find the quantized uses that `target` wants in the main graph; nodes for which `keep_float` holds have none.
 
-    `keep_float` may give the reason, for remarks. Linear in the number of nodes. Changes nothing.
+    `keep_float` may give the reason, for remarks. The operators whose names are in `assigned` are quantized whether or
+    not their results are wanted so. Linear in the number of nodes. Changes nothing.
     """
-    walk = _Walk(graph, target, keep_float)
+    walk = _Walk(graph, target, keep_float, assigned)
     for node in reversed(graph.nodes):
         walk.backward(node)
     if target.quantize_everywhere:
         for node in graph.nodes:
             walk.forward(node)
+    walk.kernels_and_movers()
     return walk.placement
 
 
 class _Walk:
-    def __init__(self, graph: Graph, target: Target, keep_float: Callable[[Node], bool | str | None]) -> None:
-        self.graph, self.target, self.keep_float = graph, target, keep_float
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        keep_float: Callable[[Node], bool | str | None],
+        assigned: Collection[str],
+    ) -> None:
+        self.graph, self.target, self.keep_float, self.assigned = graph, target, keep_float, assigned
         self.placement = Placement()
         self.position = {node: k for k, node in enumerate(graph.nodes)}
         self.bounded = self.bounded_tensors()
@@ -89,7 +109,9 @@ class _Walk:
         results = node.present_outputs()
         if rule.role is not Role.SAME_SCALE:
             results = [self.end(t) for t in results]
-        if any(self.placement.wanted(t) for t in results):
+        # Where whole regions are wanted, the forward walk sees to what is assigned: a Concat before it stays float.
+        assigned = node.name in self.assigned and not self.target.quantize_everywhere
+        if assigned or any(self.placement.wanted(t) for t in results):
             self.operator(node, rule)
 
     def forward(self, node: Node) -> None:
@@ -100,7 +122,7 @@ class _Walk:
         rule = self.rule(node)
         if rule is None or rule.role is Role.LINEAR or node in self.placement.quantized:
             return
-        if not any(self.placement.wanted(t) for _, t in self.activations(node)):
+        if node.name not in self.assigned and not any(self.placement.wanted(t) for _, t in self.activations(node)):
             return
         if node.is_op("Concat"):
             self.decline(node, "it joins tensors that no linear operator reads: one scale for all could erase some")
@@ -135,7 +157,7 @@ class _Walk:
         """Want the operator's activations, and its outputs where the rule needs them."""
         if self.is_bias_add(node) or self.is_fused(node):
             return
-        reason = self.not_float32(node) or unmet(self.graph, node, rule.conditions) or self.bad_constant(node)
+        reason = self.misfit(node, rule)
         if reason:
             self.decline(node, reason)
             return
@@ -163,6 +185,37 @@ class _Walk:
                 result = self.end(output, node)
                 if rule.output_quantized:
                     self.need_whole(result, node)
+
+    def kernels_and_movers(self) -> None:
+        """Note what runs inside which kernel, and what only moves values."""
+        for node in self.graph.nodes:
+            if not node.is_standard:
+                continue
+            rule = self.target.rules.get(node.op)
+            main = self.kernel_before(node, rule)
+            if main is not None:
+                self.placement.kernels[node] = self.placement.kernels.get(main, main)
+            elif rule is not None and rule.role is Role.SAME_SCALE and node.op not in ELEMENTWISE_UNARY:
+                moved = [t for _, t in self.activations(node)]
+                if moved and not self.keep_float(node) and self.misfit(node, rule) is None:
+                    self.placement.movers[node] = moved
+
+    def kernel_before(self, node: Node, rule: OpRule | None) -> Node | None:
+        """The node in front of `node` that runs in the same kernel, or None."""
+        if self.is_bias_add(node):
+            linear = linear_producer(self.graph, node.outputs[0])
+            return None if linear is None else linear.node
+        if self.is_fused(node):
+            return self.graph.producer(node.inputs[0])
+        if rule is None or rule.operands == "all" or node not in self.placement.quantized:
+            return None
+        operands = self.activations(node)
+        others = self.skip_operands(operands)
+        for operand in operands if others else ():
+            linear = None if operand in others else linear_producer(self.graph, operand[1])
+            if linear is not None and linear.node in self.placement.quantized:
+                return linear.node
+        return None
 
     def may_share(self, rule: OpRule, operand: Tensor, output: Tensor) -> bool:
         """Whether a joined operand can have the result's scale without keeping an activation from being fused."""
@@ -285,6 +338,10 @@ class _Walk:
             if tensor.dtype != FLOAT32:
                 return f"'{tensor.name}' is {tensor.dtype}, and only float32 is quantized"
         return None
+
+    def misfit(self, node: Node, rule: OpRule) -> str | None:
+        """Why an operator that isn't linear can't have its integer kernel, or None."""
+        return self.not_float32(node) or unmet(self.graph, node, rule.conditions) or self.bad_constant(node)
 
     def bad_constant(self, node: Node) -> str | None:
         """Why a constant operand can't be put on a grid, or None."""

@@ -66,6 +66,8 @@ class QuantPlan:
     # Nodes that were assigned another precision than 8 bits and float32 (`quant.precision`): what `insert-casts` and
     # `quantize-weights` turn into nodes.
     precisions: dict[str, str] = field(default_factory=dict[str, str])
+    # Nodes that an assignment wants in 8 bits even where nobody reads their results so; kept by planning again.
+    assigned: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.tensors)
@@ -123,3 +125,4 @@ class QuantPlan:
         self.float_nodes.clear()
         self.kept_float.clear()
         self.precisions.clear()
+        self.assigned = frozenset()

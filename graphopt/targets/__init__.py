@@ -3,7 +3,7 @@
 from graphopt.errors import ConfigError, nearest
 from graphopt.targets.onnxruntime import ONNXRUNTIME
 from graphopt.targets.openvino import OPENVINO
-from graphopt.targets.spec import Bias, FusedPattern, Operands, OpRule, Role, Target
+from graphopt.targets.spec import Bias, FusedPattern, Operands, OpRule, PrecisionRule, Role, Target
 from graphopt.targets.tensorrt import TENSORRT
 from graphopt.targets.tflite import TFLITE
 
@@ -21,4 +21,4 @@ def find_target(name: str) -> Target:
     raise ConfigError(f"there is no target '{name}': {nearest(name, TARGETS)}")
 
 
-__all__ = ["TARGETS", "Bias", "FusedPattern", "OpRule", "Operands", "Role", "Target", "find_target"]
+__all__ = ["TARGETS", "Bias", "FusedPattern", "OpRule", "Operands", "PrecisionRule", "Role", "Target", "find_target"]

@@ -7,7 +7,7 @@ Gemm and MatMul also form an integer kernel with a float output. Measured with o
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import BlockRule, OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, PrecisionRule, Role, Target
 
 _MOVES = "DropQDQNodesRules in onnxruntime's qdq_selector_action_transformer.cc"
 
@@ -98,6 +98,21 @@ ONNXRUNTIME = Target(
     # transformer with γ and ½ folded away took 1.10 to 1.13 times as long in 8 bits, and 1.03 in float.
     fused_patterns=frozenset({"layer-norm", "rms-norm", "erf-gelu-div", "tanh-gelu"}),
     breaches=breaches.ONNXRUNTIME,
+    # float16 is no gain: the CPU provider has few kernels for it and casts to float32 and back around the others.
+    precisions={
+        "int4-weights": PrecisionRule(
+            written="block-wise DequantizeLinear of the weight (opset 21), or MatMulNBits",
+            borders="none: activations are float32",
+            operators=frozenset({"Gemm", "MatMul"}),
+            source="MatMulNBits of onnxruntime's CPU provider",
+        ),
+        "int8": PrecisionRule(
+            written="Q/DQ around activations, DQ behind weights and biases",
+            borders="Q where float32 is read in 8 bits, DQ where a kernel that writes 8 bits is read in float32",
+            source="the rules above",
+        ),
+        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+    },
     # Sizes of 16 to 256 that are powers of two; of a Gemm with transB the weights are dequantized at each run.
     block_weights=BlockRule(
         divides=False,

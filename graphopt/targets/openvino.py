@@ -9,7 +9,7 @@ behind a Transpose of the graph input, the first convolution ran in f32. Measure
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import BlockRule, OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, PrecisionRule, Role, Target
 
 _KEEPS_PRECISION = "precision-preserved operations of OpenVINO's low precision transformations"
 _SAME_SCALE = OpRule(Role.SAME_SCALE, source=_KEEPS_PRECISION)
@@ -97,6 +97,20 @@ OPENVINO = Target(
     # with the scale or without it.
     fused_patterns=frozenset({"erf-gelu", "erf-gelu-div", "tanh-gelu"}),
     breaches=breaches.OPENVINO,
+    precisions={
+        "int4-weights": PrecisionRule(
+            written="block-wise DequantizeLinear of the weight (opset 21)",
+            borders="none: activations are float32",
+            operators=frozenset({"Gemm", "MatMul"}),
+            source="OpenVINO documentation, 4-bit Weight Quantization",
+        ),
+        "int8": PrecisionRule(
+            written="Q/DQ before what computes in integers, DQ behind weights",
+            borders="Q where float32 is read in 8 bits; 8-bit kernels write float32 as well",
+            source="the rules above",
+        ),
+        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+    },
     block_weights=BlockRule(
         conditions=("even-blocks",), source="FullyConnected with i4 or u4 weights in the compiled model, 2026.4.1"
     ),

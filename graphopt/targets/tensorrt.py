@@ -8,7 +8,7 @@ Source: NVIDIA TensorRT documentation, "Explicit Quantization", "Q/DQ Layer-Plac
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import BlockRule, OpRule, Role, Target
+from graphopt.targets.spec import BlockRule, OpRule, PrecisionRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
 _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: layers that Q/DQ may be moved across")
@@ -58,6 +58,26 @@ TENSORRT = Target(
         "ConvTranspose": "TensorRT-RTX has no integer ConvTranspose kernel",
     },
     breaches=breaches.TENSORRT,
+    # Read from plans for SM80 to SM120: Conv, ConvTranspose, Gemm and MatMul, float16 and bfloat16.
+    fuses_casts=True,
+    precisions={
+        "int8": PrecisionRule(
+            written="Q/DQ before what computes in integers, DQ behind weights",
+            borders="Q where another type is read in 8 bits; 8-bit kernels write float32 and float16 as well",
+            source=_DOCS,
+        ),
+        "float16": PrecisionRule(
+            written="Casts to float16 and back at the borders",
+            borders="a Cast between 16-bit types and float32",
+            source="TensorRT documentation, Strongly Typed Networks",
+        ),
+        "bfloat16": PrecisionRule(
+            written="Casts to bfloat16 and back at the borders",
+            borders="a Cast between 16-bit types and float32",
+            source="TensorRT documentation, Strongly Typed Networks",
+        ),
+        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+    },
     block_weights=BlockRule(
         conditions=("even-blocks", "even-count"),
         zero_points=False,

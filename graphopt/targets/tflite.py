@@ -7,7 +7,7 @@ inputs and outputs, some with a prescribed output. Source: LiteRT 8-bit quantiza
 
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
-from graphopt.targets.spec import OpRule, Role, Target
+from graphopt.targets.spec import OpRule, PrecisionRule, Role, Target
 
 _SPEC = "LiteRT 8-bit quantization specification"
 _LINEAR = OpRule(Role.LINEAR, output_quantized=True, source=_SPEC)
@@ -85,5 +85,19 @@ TFLITE = Target(
     },
     quantize_everywhere=True,
     breaches=breaches.TFLITE,
+    precisions={
+        "int8": PrecisionRule(
+            written="Q/DQ around activations, DQ behind weights and biases",
+            borders="QUANTIZE where float32 is read in 8 bits, DEQUANTIZE where 8 bits are read in float32",
+            source=_SPEC,
+        ),
+        "float16-weights": PrecisionRule(
+            written="a Cast behind each weight",
+            borders="none: activations are float32",
+            operators=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+            source="LiteRT documentation, float16 quantization",
+        ),
+        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+    },
     own_format=".tflite",
 )
