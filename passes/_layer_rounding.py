@@ -17,22 +17,27 @@ ROUNDING_DAMPINGS = (0.01, 1.0)
 
 @dataclass(frozen=True)
 class LayerRounding:
-    """A weight in units of its scales, [block, row, weight].
+    """A weight in units of its rows' scales, [block, row, weight].
 
     Attributes:
         wanted: the float weight.
-        plain: the integers that `quantize-weights` would take.
+        plain: what `quantize-weights` would make of it.
         scale: of each row, [block, row, 1].
-        limit: integers are in −limit … limit.
+        low, high: integers are in low … high; [block, row, weight], or the same for all.
+        step: where the weights of a row have several scales: of each weight, in units of its row's.
+        anywhere: integers needn't be next to the weight.
     """
 
     wanted: Array
     plain: Array
     scale: Array
-    limit: int
+    low: Array | int
+    high: Array | int
+    step: Array | None = None
+    anywhere: bool = False
 
     def error(self, q: Array, moments: Moments) -> float:
-        """Mean squared error of the result with integers `q`, less what the weight has no part in."""
+        """Mean squared error of the result with a weight `q`, less what the float one has no part in."""
         error = q - self.wanted
         found = output_error(error, moments.second)
         if moments.shift is not None:
@@ -66,13 +71,17 @@ class LayerRounding:
         return CORRECTION_DAMPINGS[best] if gains[best] > 0 else None
 
     def fit(self, moments: Moments, correction: float | None, damping: float) -> Array:
-        """Integers next to the weight, which is corrected first unless `correction` is None."""
+        """Multiples of the steps near the weight, which is corrected first unless `correction` is None."""
         target = self.wanted
         if correction is not None:
             pull = np.swapaxes(self._pull(moments), 1, 2)
             target = target + np.swapaxes(np.linalg.solve(damped(moments.second, correction), pull), 1, 2)
-        target = np.clip(target, -self.limit, self.limit)
-        return round_adaptively(target, damped(moments.second, damping), np.floor(target), np.ceil(target))
+        step = np.ones_like(target) if self.step is None else self.step
+        low, high = (np.broadcast_to(limit, target.shape) for limit in (self.low, self.high))
+        target = np.clip(target, low * step, high * step)
+        if not self.anywhere:
+            low, high = np.floor(target / step), np.ceil(target / step)
+        return step * round_adaptively(target, damped(moments.second, damping), low, high, step=step)
 
     def _pull(self, moments: Moments) -> Array:
         """wᵀ E[(x − x̂) x̂ᵀ]: what the result lacks, as seen through each input."""

@@ -98,6 +98,7 @@ class _Sweep:
             blocks.cut(rows / scale),
             blocks.cut(layer.by_output_channel(integers).astype(np.float64)),
             blocks.cut(np.broadcast_to(scale, rows.shape))[..., :1],
+            -weight.entry.scheme.qmax,
             weight.entry.scheme.qmax,
         )
         centred = self.options.centred and biased

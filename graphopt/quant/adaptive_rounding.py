@@ -2,7 +2,8 @@
 
 `t` is a row of a weight in units of its scale and H the second moment of what the layer reads. Then the objective is
 the expected squared error of that output channel, which is AdaRound's objective (Nagel et al., "Up or Down? Adaptive
-Rounding for Post-Training Quantization", ICML 2020) without its relaxation to continuous variables.
+Rounding for Post-Training Quantization", ICML 2020) without its relaxation to continuous variables. Where the weights
+of a row have several scales, `t` is the weight itself, and each q a multiple of its own `step`.
 
 Finding the best integers is the closest vector problem of a lattice. Two steps come close to it:
 
@@ -58,7 +59,14 @@ def damped(second: Array, share: float) -> Array:
 
 
 def round_adaptively(
-    wanted: Array, second: Array, low: Array, high: Array, *, greedy: bool = True, sweeps: int = SWEEPS
+    wanted: Array,
+    second: Array,
+    low: Array,
+    high: Array,
+    *,
+    step: Array | None = None,
+    greedy: bool = True,
+    sweeps: int = SWEEPS,
 ) -> Array:
     """The integers with the least output error that rounding to nearest and the greedy order, both refined, lead to.
 
@@ -67,33 +75,37 @@ def round_adaptively(
         second: H, positive definite (see `damped`), [group, weight, weight].
         low: the smallest integer that each weight may take, of the shape of `wanted`.
         high: the largest, likewise.
+        step: of the shape of `wanted`: the scale of each weight in the units of `wanted`; None: 1.
         greedy: whether to start from the greedy order, too.
         sweeps: of coordinate descent, at most.
 
     Returns:
         Integers (as float64) of the shape of `wanted`; no row has a larger output error than rounded to nearest.
     """
-    nearest = np.clip(np.rint(wanted), low, high)
+    step = np.ones_like(wanted) if step is None else step
+    nearest = np.clip(np.rint(wanted / step), low, high)
     thorough = not greedy or wanted.shape[-1] <= THOROUGH
     if thorough:
-        nearest = refine(nearest, wanted, second, low, high, sweeps)
+        nearest = refine(nearest, wanted, second, low, high, sweeps, step=step)
     elif wanted.shape[-1] > WIDE:
         sweeps = min(sweeps, QUICK_SWEEPS)
     if not greedy:
         return nearest
-    ordered = refine(round_greedily(wanted, second, low, high), wanted, second, low, high, sweeps)
-    better = output_error(ordered - wanted, second) < output_error(nearest - wanted, second)
+    ordered = round_greedily(wanted, second, low, high, step=step)
+    ordered = refine(ordered, wanted, second, low, high, sweeps, step=step)
+    better = output_error(ordered * step - wanted, second) < output_error(nearest * step - wanted, second)
     return np.where(better[..., None], ordered, nearest)
 
 
-def round_greedily(wanted: Array, second: Array, low: Array, high: Array) -> Array:
+def round_greedily(wanted: Array, second: Array, low: Array, high: Array, *, step: Array | None = None) -> Array:
     """Round weights one after the other, those whose inputs are strongest first; arguments as of `round_adaptively`."""
     diagonal = np.einsum("gkk->gk", second)
     order = np.argsort(-diagonal, axis=1, kind="stable")
     rows, columns = order[:, None, :], (order[:, :, None], order[:, None, :])
     groups = np.arange(len(order))[:, None, None]
     factor = _upper_factor(second[groups, columns[0], columns[1]])
-    wanted, low, high = (np.take_along_axis(a, rows, axis=2) for a in (wanted, low, high))
+    step = np.ones_like(wanted) if step is None else step
+    wanted, low, high, step = (np.take_along_axis(a, rows, axis=2) for a in (wanted, low, high, step))
     feedback = factor / np.einsum("gkk->gk", factor)[:, None, :]
     q, error = np.empty_like(wanted), np.zeros_like(wanted)
     count = wanted.shape[-1]
@@ -102,18 +114,29 @@ def round_greedily(wanted: Array, second: Array, low: Array, high: Array) -> Arr
         carried = error[..., :start] @ feedback[:, :start, start:stop]
         for k in range(start, stop):
             inside = (error[..., start:k] @ feedback[:, start:k, k, None])[..., 0]
-            q[..., k] = np.clip(np.rint(wanted[..., k] - carried[..., k - start] - inside), low[..., k], high[..., k])
-            error[..., k] = q[..., k] - wanted[..., k]
+            best = (wanted[..., k] - carried[..., k - start] - inside) / step[..., k]
+            q[..., k] = np.clip(np.rint(best), low[..., k], high[..., k])
+            error[..., k] = q[..., k] * step[..., k] - wanted[..., k]
     result = np.empty_like(q)
     np.put_along_axis(result, np.broadcast_to(rows, q.shape), q, axis=2)
     return result
 
 
-def refine(start: Array, wanted: Array, second: Array, low: Array, high: Array, sweeps: int = SWEEPS) -> Array:
+def refine(
+    start: Array,
+    wanted: Array,
+    second: Array,
+    low: Array,
+    high: Array,
+    sweeps: int = SWEEPS,
+    *,
+    step: Array | None = None,
+) -> Array:
     """Coordinate descent from the integers `start`; the other arguments as of `round_adaptively`."""
     q = start.copy()
+    step = np.ones_like(wanted) if step is None else step
     diagonal = np.einsum("gkk->gk", second)
-    slope = (q - wanted) @ second
+    slope = (q * step - wanted) @ second
     count = wanted.shape[-1]
     for _ in range(sweeps):
         moved = False
@@ -123,13 +146,13 @@ def refine(start: Array, wanted: Array, second: Array, low: Array, high: Array, 
             inside = slope[..., first:last].copy()
             for k in range(first, last):
                 here = q[..., k]
-                step = -inside[..., k - first] / diagonal[:, None, k]
+                far = -inside[..., k - first] / (diagonal[:, None, k] * step[..., k])
                 # At exactly half a step both neighbours are equally good: staying ends the descent.
-                best = np.where(np.abs(step) > 0.5 + 1e-9, np.rint(here + step), here)
+                best = np.where(np.abs(far) > 0.5 + 1e-9, np.rint(here + far), here)
                 move = np.clip(best, low[..., k], high[..., k]) - here
                 if move.any():
-                    inside += move[..., None] * second[:, None, k, first:last]
-                    moves[..., k - first] = move
+                    moves[..., k - first] = move * step[..., k]
+                    inside += moves[..., k - first, None] * second[:, None, k, first:last]
                     q[..., k] += move
             if moves.any():
                 slope += moves @ second[:, first:last, :]

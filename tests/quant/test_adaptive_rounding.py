@@ -99,3 +99,53 @@ def test_groups_are_worked_on_separately() -> None:
 def test_inputs_that_say_nothing_give_nearest(second: np.ndarray) -> None:
     wanted = np.random.default_rng(0).uniform(-5, 5, (1, 3, 6))
     np.testing.assert_array_equal(round_adaptively(wanted, damped(second, 0.01), *neighbours(wanted)), np.rint(wanted))
+
+
+def in_steps(seed: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(weights, second moment, step of each weight, the limit −7 … 7 of each)."""
+    wanted, second = problem(seed, 1, 2, width)
+    step = np.random.default_rng(seed).uniform(3, 6, wanted.shape)
+    return wanted, second, step, np.full(wanted.shape, 7.0)
+
+
+def test_scales_of_their_own_for_each_weight_come_close_to_the_best_of_all() -> None:
+    found = best = 0.0
+    for seed in range(20):
+        wanted, second, step, limit = in_steps(seed, 6)
+        q = round_adaptively(wanted, second, -limit, limit, step=step)
+        assert (np.abs(q) <= limit).all()
+        found += float(output_error(q * step - wanted, second).sum())
+        for row, steps in zip(wanted[0], step[0], strict=True):
+            near = np.floor(row / steps) + np.array(list(product((-1, 0, 1, 2), repeat=len(row))))
+            error = np.clip(near, -7, 7) * steps - row
+            best += float(np.min(np.sum(error @ second[0] * error, axis=1)))
+    assert best - 1e-9 <= found <= 1.15 * best
+
+
+def test_steps_are_what_the_unit_is_scaled_by() -> None:
+    wanted, second, step, limit = in_steps(3, 40)
+    scaling = np.random.default_rng(0).uniform(0.5, 2, 40)
+    scaled = second / scaling / scaling[:, None]
+    plain = round_greedily(wanted, second, -limit, limit, step=step)
+    # One unit for all inputs: another for each would change the order in which weights are rounded.
+    np.testing.assert_array_equal(plain, round_greedily(2 * wanted, second, -limit, limit, step=2 * step))
+    refined = refine(plain, wanted, second, -limit, limit, step=step)
+    again = refine(plain, wanted * scaling, scaled, -limit, limit, step=step * scaling)
+    np.testing.assert_array_equal(refined, again)
+
+
+@pytest.mark.parametrize("width", [5, 70])
+def test_greedy_in_steps_is_the_algorithm_as_published(width: int) -> None:
+    """Frantar et al., algorithm 1, with the Cholesky factor of the inverse, one row and one weight at a time."""
+    wanted, second, step, limit = in_steps(1, width)
+    order = np.argsort(-np.diag(second[0]), kind="stable")
+    upper = np.linalg.cholesky(np.linalg.inv(second[0][np.ix_(order, order)])).T
+    for row, steps, found in zip(
+        wanted[0], step[0], round_greedily(wanted, second, -limit, limit, step=step)[0], strict=True
+    ):
+        left, expected = row[order].copy(), np.empty(width)
+        for k in range(width):
+            expected[k] = np.clip(np.rint(left[k] / steps[order[k]]), -7, 7)
+            lost = (left[k] - expected[k] * steps[order[k]]) / upper[k, k]
+            left[k:] -= lost * upper[k, k:]
+        np.testing.assert_array_equal(found[order], expected)
