@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 import graphopt
-from graphopt.api import verifying
+from graphopt.api import stopwatch
 from graphopt.backends import engines
 from graphopt.backends.latency import measure_latency
 from graphopt.report.verification import verification_page
@@ -38,7 +37,7 @@ def compiled(run: Run, folder: Path) -> Path:
 
 @pytest.fixture
 def short_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "measure_latency", partial(measure_latency, budget=0.1))
+    monkeypatch.setattr(stopwatch, "measure_latency", lambda *a, **k: measure_latency(*a, **k | {"budget": 0.1}))
 
 
 def shown(outcome: Any) -> dict[str, Any]:
