@@ -75,7 +75,7 @@ class _Printer:
         outputs = ", ".join(_typed(t) if not t.is_empty() else "_" for t in node.outputs)
         inputs = ", ".join(_input(t) for t in node.inputs)
         op = f"{node.domain}::{node.op}" if node.domain else node.op
-        attrs = [f"{k}={_attribute(v)}" for k, v in sorted(node.attrs.items()) if not isinstance(v, Body)]
+        attrs = [f"{k}={attribute_text(v)}" for k, v in sorted(node.attrs.items()) if not isinstance(v, Body)]
         options = f" {{{', '.join(attrs)}}}" if attrs else ""
         yield f'{indent}{outputs} = {op}({inputs}){options}  "{node.name}"'
         for says, reasons in (("integer", self.plan.quantized_nodes), ("float", self.plan.float_nodes)):
@@ -164,7 +164,8 @@ def _number(value: Any) -> str:
     return f"{float(value):.6g}"
 
 
-def _attribute(value: Any) -> str:
+def attribute_text(value: Any) -> str:
+    """An attribute's value on one line; long ones are cut."""
     if isinstance(value, Constant):
         return f"{TensorType(value.dtype, value.shape)}{_values(value)}"
     if isinstance(value, onnx.AttributeProto):
@@ -172,7 +173,7 @@ def _attribute(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list):
-        return f"[{','.join(_attribute(item) for item in cast('list[Any]', value))}]"
+        return f"[{','.join(attribute_text(item) for item in cast('list[Any]', value))}]"
     return _short(repr(value)) if isinstance(value, (str, bytes)) else str(value)
 
 
