@@ -139,9 +139,19 @@ def _even_count(_graph: Graph, node: Node) -> bool:
 
 
 def _own_weight(graph: Graph, node: Node) -> bool:
-    # With other readers the float values stay in the file, which grows by the integers.
+    # For other readers the float values would stay in the file, which would grow by the integers.
     weight = node.input(1)
-    return weight is not None and not graph.is_output(weight) and len(weight.outputs) == 1
+    if weight is None or graph.is_output(weight):
+        return False
+    return all(reader.is_op("Gemm", "MatMul") and reader.inputs[1] is weight for reader in weight.outputs)
+
+
+def _plain_gemm(_graph: Graph, node: Node) -> bool:
+    # DQMatMulToMatMulNBits of onnxruntime 1.31 takes no other; a MatMul has none of these.
+    bias = node.input(2)
+    if node.attr("transA", 0) or node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
+        return False
+    return bias is None or (bias.shape is not None and len(bias.shape) == 1 and bias.shape != (1,))
 
 
 CONDITIONS: dict[str, tuple[Predicate, str]] = {
@@ -157,7 +167,8 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),
     "right-matrix": (_right_matrix, "its weight isn't a constant float32 matrix on the right"),
-    "own-weight": (_own_weight, "its weight is read by other nodes, too, and would be stored twice"),
+    "own-weight": (_own_weight, "its weight is read by other operators, too, and would be stored twice"),
+    "plain-gemm": (_plain_gemm, "its data is transposed, its alpha or beta isn't 1, or its bias isn't a vector"),
     "even-blocks": (_even_blocks, f"no block of {LEAST_BLOCK} to {_SMALL_BLOCK} weights divides its inputs"),
     "even-count": (_even_count, "its weight has an odd number of values, which can't be stored two in a byte"),
     "zero-pad": (_zero_pad, "it pads with a value other than 0"),

@@ -101,17 +101,18 @@ ONNXRUNTIME = Target(
     # float16 is no gain: the CPU provider has few kernels for it and casts to float32 and back around the others.
     precisions={
         "int4-weights": PrecisionRule(
-            written="block-wise DequantizeLinear of the weight (opset 21), or MatMulNBits",
+            written="DQ in blocks (opset 21)",
             borders="none: activations are float32",
             operators=frozenset({"Gemm", "MatMul"}),
+            conditions=("right-matrix", "plain-gemm", "own-weight"),
             source="MatMulNBits of onnxruntime's CPU provider",
         ),
         "int8": PrecisionRule(
-            written="Q/DQ around activations, DQ behind weights and biases",
+            written="Q/DQ on both sides",
             borders="Q where float32 is read in 8 bits, DQ where a kernel that writes 8 bits is read in float32",
-            source="the rules above",
+            source="the rule of each operator",
         ),
-        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
     },
     # Sizes of 16 to 256 that are powers of two; of a Gemm with transB the weights are dequantized at each run.
     block_weights=BlockRule(

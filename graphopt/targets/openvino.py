@@ -53,16 +53,19 @@ OPENVINO = Target(
             Role.COMPUTE,
             operands="all but one",
             source=(
-                "int8 in probe 'residual add, Q on skip', int8 in probe 'residual add, Q on both', refused in probe "
+                "int8 in probe 'residual add, Q on skip', int8 in probe 'residual add, Q on both', int8 in probe "
+                "'residual add, Q on skip, result not quantized', int8 in probe "
+                "'add of two results that others read, Q before only', refused in probe "
                 "'add, constant, Q on both sides'"
             ),
         ),
         # Padding is the integer 0 there, not the zero point: with zero point 128 the result was 200 steps off.
         "AveragePool": OpRule(
             Role.COMPUTE,
+            needs_reader=True,
             conditions=("floors", "no-zeros-counted"),
             source=(
-                "int8 in probe 'average pool, Q on both sides', float in probe 'average pool, ceil mode, Q on both "
+                "int8 in probe 'average pool, Q on both sides', float in probe 'average pool, Q before only', float in probe 'average pool, ceil mode, Q on both "
                 "sides', wrong in probe 'average pool of signed values, pads counted, Q on both sides'"
             ),
         ),
@@ -99,19 +102,19 @@ OPENVINO = Target(
     breaches=breaches.OPENVINO,
     precisions={
         "int4-weights": PrecisionRule(
-            written="block-wise DequantizeLinear of the weight (opset 21)",
+            written="DQ in blocks (opset 21)",
             borders="none: activations are float32",
             operators=frozenset({"Gemm", "MatMul"}),
-            source="OpenVINO documentation, 4-bit Weight Quantization",
+            conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks"),
+            source="OpenVINO documentation, 4-bit Weight Quantization; FullyConnected with i4 weights in 2026.4.1",
         ),
         "int8": PrecisionRule(
-            written="Q/DQ before what computes in integers, DQ behind weights",
-            borders="Q where float32 is read in 8 bits; 8-bit kernels write float32 as well",
-            source="the rules above",
+            written="Q/DQ before it",
+            borders="Q where float32 is read in 8 bits; 8-bit kernels write float32 or 8 bits alike",
+            source="the rule of each operator",
         ),
-        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+        # bfloat16 is a hint to the plugin, not a type of the model.
+        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
     },
-    block_weights=BlockRule(
-        conditions=("even-blocks",), source="FullyConnected with i4 or u4 weights in the compiled model, 2026.4.1"
-    ),
+    block_weights=BlockRule(source="FullyConnected with i4 or u4 weights in the compiled model, 2026.4.1"),
 )

@@ -43,6 +43,7 @@ class OpRule:
         role: see `Role`.
         output_quantized: the integer kernel exists only with a Q on the output (after fused activations). Without
             it, an operator of `Role.SAME_SCALE` has Q/DQ before it alone: the engine carries the scale through.
+        needs_reader: the integer kernel of an operator with a float result runs only where that is read quantized.
         rescales: for an operator of `Role.SAME_SCALE`: its kernel also takes other scales on each side. The result of a
             fused activation that is joined keeps its own then, unless all operands are alike.
         operands: which inputs get Q/DQ, for elementwise operators.
@@ -54,6 +55,7 @@ class OpRule:
 
     role: Role
     output_quantized: bool = False
+    needs_reader: bool = False
     rescales: bool = False
     operands: Operands = "all"
     signed_input: Scheme | None = None
@@ -85,17 +87,15 @@ class PrecisionRule:
 
 @dataclass(frozen=True)
 class BlockRule:
-    """How weights of 4 bits are stored: DequantizeLinear in blocks along the summed axis, read by a MatMul or Gemm.
+    """How weights of "int4-weights" are stored: DequantizeLinear in blocks along the summed axis.
 
     Attributes:
-        conditions: names of facts about the node, in `ir.conditions`, that must all hold; "right-matrix" always does.
         divides: a block's size must divide the number of inputs; else the last one may be shorter.
         zero_points: blocks may have zero points other than 0 (uint4).
         transposed: a Gemm may keep its transB; else the weight is turned over.
         source: what was measured.
     """
 
-    conditions: tuple[str, ...] = ()
     divides: bool = True
     zero_points: bool = True
     transposed: bool = True

@@ -11,6 +11,8 @@ from graphopt.targets import breaches
 from graphopt.targets.spec import BlockRule, OpRule, PrecisionRule, Role, Target
 
 _DOCS = "TensorRT documentation, Explicit Quantization"
+_TYPED = "TensorRT documentation, Strongly Typed Networks; plans of TensorRT-RTX 1.7.1 for SM80 to SM121"
+_CASTS = "a Cast where the other type is read, alone or fused into the kernel before it"
 _SAME_SCALE = OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: layers that Q/DQ may be moved across")
 
 TENSORRT = Target(
@@ -30,17 +32,24 @@ TENSORRT = Target(
         ),
         "Gemm": OpRule(Role.LINEAR, source=f"{_DOCS}, int8 in probe 'gemm'"),
         "MatMul": OpRule(Role.LINEAR, source=f"{_DOCS}, int8 in probe 'matmul, tokens'"),
-        "Add": OpRule(Role.COMPUTE, operands="skip", source=_DOCS),
+        "Add": OpRule(
+            Role.COMPUTE,
+            operands="skip",
+            source=f"{_DOCS}, int8 in probe 'residual add, Q on skip, result not quantized'",
+        ),
         # Without the attribute only odd squares with stride 1 were averaged from integers (2 × 2 to 28 × 28).
         "AveragePool": OpRule(
             Role.COMPUTE,
+            needs_reader=True,
             conditions=("counts-pads",),
             source=(
                 "int8 in probe 'average pool, pads counted, Q on both sides', float in probe "
-                "'average pool, Q on both sides'"
+                "'average pool, Q on both sides', float in probe 'average pool, pads counted, Q before only'"
             ),
         ),
-        "GlobalAveragePool": OpRule(Role.COMPUTE, source=_DOCS),
+        "GlobalAveragePool": OpRule(
+            Role.COMPUTE, source=f"{_DOCS}, int8 in probe 'global average pool, Q before only'"
+        ),
         "Concat": OpRule(Role.SAME_SCALE, output_quantized=True, source=f"{_DOCS}: Concat wants equal scales"),
         "Flatten": _SAME_SCALE,
         "MaxPool": OpRule(
@@ -61,26 +70,24 @@ TENSORRT = Target(
     # Read from plans for SM80 to SM120: Conv, ConvTranspose, Gemm and MatMul, float16 and bfloat16.
     fuses_casts=True,
     precisions={
+        "int4-weights": PrecisionRule(
+            written="DQ in blocks (opset 21)",
+            borders="none: activations are float32",
+            operators=frozenset({"Gemm", "MatMul"}),
+            conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks", "even-count"),
+            source="int4 weights and 'int4_block_dq' in the plans of TensorRT-RTX 1.7.1 for SM80, SM89 and SM120",
+        ),
         "int8": PrecisionRule(
-            written="Q/DQ before what computes in integers, DQ behind weights",
-            borders="Q where another type is read in 8 bits; 8-bit kernels write float32 and float16 as well",
+            written="Q/DQ before it",
+            borders="Q where float32 is read in 8 bits; 8-bit kernels write float32 or 8 bits alike",
             source=_DOCS,
         ),
-        "float16": PrecisionRule(
-            written="Casts to float16 and back at the borders",
-            borders="a Cast between 16-bit types and float32",
-            source="TensorRT documentation, Strongly Typed Networks",
-        ),
-        "bfloat16": PrecisionRule(
-            written="Casts to bfloat16 and back at the borders",
-            borders="a Cast between 16-bit types and float32",
-            source="TensorRT documentation, Strongly Typed Networks",
-        ),
-        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+        "float16": PrecisionRule(written="Casts around it", borders=_CASTS, source=_TYPED),
+        "bfloat16": PrecisionRule(written="Casts around it", borders=_CASTS, source=_TYPED),
+        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
     },
     block_weights=BlockRule(
-        conditions=("even-blocks", "even-count"),
         zero_points=False,
-        source="int4 weights and 'int4_block_dq' in the plans of TensorRT-RTX 1.7.1 for SM80, SM89 and SM120",
+        source='uint4 in TensorRT-RTX 1.7.1: "Failed to import initializer"',
     ),
 )
