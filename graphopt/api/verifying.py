@@ -174,8 +174,8 @@ def check_precision(
 
 
 def _explained(node: NodePrecision, findings: Sequence[Finding], target: Target) -> NodePrecision:
-    """With the target's rules that the model breaks there, where the node doesn't run in 8 bits."""
-    if node.integer:
+    """With the target's rules that the model breaks there, where the node doesn't run in 8 bits as planned."""
+    if node.as_planned or not node.planned.in_8_bits:
         return node
     broken = list(dict.fromkeys(f"{f.found}: {f.why}" for f in findings if f.severity == "error"))
     if not broken and node.planned.op_type not in target.rules:

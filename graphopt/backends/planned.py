@@ -1,4 +1,4 @@
-"""Which nodes a Q/DQ model wants computed in 8 bits, read from the model and the target's table alone.
+"""Which nodes a model wants computed in 8 bits, or in which float type, read from it and the target's table alone.
 
     DQ(x), DQ(W) → Conv              a linear node: its activation and its weight come out of DequantizeLinear
     DQ(a), DQ(b) → Add → Q           another one with an integer kernel: all that its rule wants quantized is
@@ -8,6 +8,9 @@ No plan is needed, so that any tool's model can be verified. Operators that only
 nothing and are not listed. A product of two activations is planned when Q stands behind it, too: integers that
 other readers want may reach its inputs by chance. Likewise for everything but a linear node with an integer weight,
 which nobody stores without meaning it. A node that doesn't meet the conditions of the target's rule is declined by it.
+
+For a target that computes in 16-bit types, a node that has one is planned in it; and so are the linear nodes in float32
+of a model that has both.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ import numpy as np
 from graphopt.backends.precision import Planned
 from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor
 from graphopt.ir.conditions import unmet
-from graphopt.ir.ops import LINEAR, RESHAPES
+from graphopt.ir.float_parameters import LOW_FLOATS
+from graphopt.ir.ops import LINEAR, MOVES_VALUES, RESHAPES
 from graphopt.targets import OpRule, Role, Target
 
+_FLOAT32 = np.dtype(np.float32)
 _EIGHT_BITS = (np.dtype(np.int8), np.dtype(np.uint8))
 _COUNTED = (Role.LINEAR, Role.COMPUTE, Role.FIXED_OUTPUT)
 
@@ -36,20 +41,34 @@ _DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
 def planned_nodes(graph: Graph, target: Target) -> list[Planned]:
-    """Every node that the model wants in 8 bits, in its order, nested graphs included."""
+    """Every node whose precision the model decides, in its order, nested graphs included."""
     reader = _Reader(target)
+    mixed = not LOW_FLOATS.keys().isdisjoint(target.precisions) and any(
+        t.dtype in LOW_FLOATS.values() for scope in graph.walk() for node in scope.nodes for t in node.outputs
+    )
     found: list[Planned] = []
     for scope in graph.walk():
         for node in scope.nodes:
             reader.visit(scope, node)
-            if reader.is_planned(scope, node):
-                linear = node.op in LINEAR or node.op in _INTEGER_LINEAR
-                found.append(Planned(node.name, node.op, node.outputs[0].name, linear))
+            linear = node.op in LINEAR or node.op in _INTEGER_LINEAR
+            wanted = "int8" if reader.is_planned(scope, node) else _float_type(node) if mixed else None
+            if wanted is not None:
+                found.append(Planned(node.name, node.op, node.outputs[0].name, linear, wanted))
     return found
 
 
+def _float_type(node: Node) -> str | None:
+    """The float type that a node of a model with several should be computed in; None: it computes nothing."""
+    if node.is_op("Cast", "CastLike", "Constant", *MOVES_VALUES) or is_quantize(node) or is_dequantize(node):
+        return None
+    dtype = node.outputs[0].dtype
+    if dtype == _FLOAT32 and node.is_op(*LINEAR):
+        return "float32"
+    return next((name for name, low in LOW_FLOATS.items() if low == dtype), None)
+
+
 def float_layers(graph: Graph, planned: list[Planned]) -> list[Node]:
-    """The linear nodes that the model leaves in float."""
+    """The linear nodes that the model leaves in float, and whose type nobody decides."""
     names = {p.name for p in planned}
     return [n for scope in graph.walk() for n in scope.nodes if n.is_op(*LINEAR) and n.name not in names]
 

@@ -1,7 +1,7 @@
 """The words in which every engine's module says what it made of a Q/DQ model: node by node, planned and real.
 
 What is planned is read from the model itself, so that any tool's Q/DQ model can be verified: a node is planned in 8
-bits when all that its rule wants quantized comes out of DequantizeLinear.
+bits when all that its rule wants quantized comes out of DequantizeLinear, and in a 16-bit type when it has that type.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ INTEGER = frozenset({"int8", "uint8"})
 
 @dataclass(frozen=True)
 class Planned:
-    """A node that the Q/DQ model wants computed in 8 bits.
+    """A node whose precision the model decides: 8 bits, by Q/DQ; or a type, where it has more than one float type.
 
     Attributes:
         name: the node's name.
         op_type: its operator.
         output: its first output.
         linear: whether it is a matrix product (Conv, ConvTranspose, Gemm, MatMul), where the time goes.
+        precision: what it should be computed in: "int8" for 8 bits, signed or not; "float16", "bfloat16", "float32".
     """
 
     name: str
     op_type: str
     output: str
     linear: bool
+    precision: str = "int8"
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether it should run in 8 bits."""
+        return self.precision in INTEGER
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class NodePrecision:
             empty when the engine has no such layer any more (folded, or merged into another one).
         precision: what the layer computes in: "int8", "uint8", "float32", "float16", "bfloat16"; "unknown" only
             together with a reason.
-        reason: where the precision isn't 8 bits: which rule of the target, which neighbour, or what the engine said.
+        reason: where it isn't the planned one: which rule of the target, which neighbour, or what the engine said.
     """
 
     planned: Planned
@@ -51,6 +58,11 @@ class NodePrecision:
     def integer(self) -> bool:
         """Whether it runs in 8 bits."""
         return self.precision in INTEGER
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether it runs in what was planned."""
+        return self.integer if self.planned.in_8_bits else self.precision == self.planned.precision
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,11 @@ class EnginePrecision:
     notes: Sequence[str] = ()
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether some nodes were planned in something else than 8 bits."""
+        return any(not node.planned.in_8_bits for node in self.nodes)
+
+    @property
     def missed(self) -> list[NodePrecision]:
-        """Planned nodes that don't run in 8 bits."""
-        return [node for node in self.nodes if not node.integer]
+        """Planned nodes that don't run in what was planned."""
+        return [node for node in self.nodes if not node.as_planned]

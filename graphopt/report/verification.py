@@ -51,7 +51,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether something is planned in 8 bits, and everything that is runs in 8 bits."""
+        """Whether the model decides the precision of something, and all of that runs as planned."""
         return bool(self.precision.nodes) and not self.precision.missed
 
     @property
@@ -61,11 +61,14 @@ class Verification:
         engine = f"{self.precision.engine} {self.precision.version} ({self.precision.device})"
         if not nodes:
             return f"nothing in this model is planned in 8 bits: there is nothing to verify in {engine}"
-        kinds = ", ".join(f"{count} {op}" for op, count in Counter(n.planned.op_type for n in nodes).most_common())
+        mixed = self.precision.is_mixed
+        how = "as planned" if mixed else "in 8 bits"
         if missed:
             verb = "doesn't" if len(missed) == 1 else "don't"
-            return f"{len(missed)} of {counted(len(nodes), 'planned node')} {verb} run in 8 bits in {engine}"
-        return f"all {len(nodes)} planned nodes run in 8 bits in {engine}: {kinds}"
+            return f"{len(missed)} of {counted(len(nodes), 'planned node')} {verb} run {how} in {engine}"
+        found = Counter(f"{n.planned.op_type} in {n.precision}" if mixed else n.planned.op_type for n in nodes)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.most_common())
+        return f"all {len(nodes)} planned nodes run {how} in {engine}: {kinds}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that JSON lacks (the infinite SQNR of equal outputs, NaN) become None."""
@@ -78,7 +81,7 @@ def verification_page(found: Verification, *, all_nodes: bool = True) -> Documen
     page: list[Line | Table] = [Line(f"Verified in {precision.engine} {precision.version}: {found.source}", "title")]
     shown = precision.nodes if all_nodes else precision.missed
     if shown:
-        page += [_nodes(shown), Line()]
+        page += [_nodes(shown, precision.is_mixed), Line()]
     page.append(Line(found.verdict, "good" if found.ok else "warning"))
     page += [Line(f"  {n.planned.name} ({n.planned.op_type}): {n.precision}: {n.reason}") for n in precision.missed]
     if found.left_float:
@@ -92,7 +95,12 @@ def verification_page(found: Verification, *, all_nodes: bool = True) -> Documen
     return [*page, *(Line(f"note: {note}") for note in found.notes)]
 
 
-def _nodes(nodes: Sequence[NodePrecision]) -> Table:
+def _nodes(nodes: Sequence[NodePrecision], mixed: bool) -> Table:
+    if mixed:
+        each = tuple(
+            (n.planned.name, n.planned.op_type, n.planned.precision, n.layer or "none", n.precision) for n in nodes
+        )
+        return Table(("node", "operator", "planned in", "layer", "computes in"), each)
     rows = tuple((n.planned.name, n.planned.op_type, n.layer or "none", n.precision) for n in nodes)
     return Table(("planned in 8 bits", "operator", "layer", "computes in"), rows)
 

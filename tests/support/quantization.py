@@ -78,12 +78,14 @@ def plan_of(source: onnx.ModelProto, target: str, pass_: PlanQuantization | None
     return graph, ctx.remarks
 
 
-def quantize_model(source: onnx.ModelProto, target: str, samples: int = 4, plan: Pass | None = None) -> Quantized:
-    """Plan, calibrate on noise, quantize weights, insert Q/DQ; the result passes onnx.checker."""
+def quantize_model(
+    source: onnx.ModelProto, target: str, samples: int = 4, plan: Pass | None = None, behind: Sequence[Pass] = ()
+) -> Quantized:
+    """Plan, calibrate on noise, quantize weights, insert Q/DQ, and `behind`; the result passes onnx.checker."""
     graph = from_proto(source)
     feeds = [random_feeds(source, seed) for seed in range(samples)]
     ctx = Context(target=find_target(target), calibration=load_dataset(feeds, input_specs(source)))
-    for pass_ in (plan or PlanQuantization(), Calibrate(), QuantizeWeights(), InsertQdq()):
+    for pass_ in (plan or PlanQuantization(), Calibrate(), QuantizeWeights(), InsertQdq(), *behind):
         ctx.remarks.current = pass_.name
         pass_.run(graph, ctx)
         graph.sort()

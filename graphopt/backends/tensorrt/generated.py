@@ -43,6 +43,11 @@ def multiplies_integers(kernel: Kernel, weight_elements: int) -> bool:
     return bool(computed) and set(computed) == {"int8"}
 
 
+def casts(kernel: Kernel) -> bool:
+    """Whether generated code changes types inside."""
+    return "Cast" in _steps(kernel)
+
+
 def _stores_integers(kernel: Kernel, elements: int) -> bool:
     """Whether an int8 constant is large enough to be a weight; channels may be padded."""
     return elements > 0 and any(t.type == "int8" and t.stored_bytes >= elements for t in kernel.inputs)

@@ -1,8 +1,9 @@
-"""What TensorRT-RTX makes of a Q/DQ model: the kernel that computes each planned node, and the type that it reads.
+"""What TensorRT-RTX makes of a model: the kernel that computes each planned node, and the type that it reads.
 
 For a matrix product (Conv, Gemm, MatMul …) that is the type of both operands of the matrix kernel; its result is float
 before the next Q in any case. Other operators are generated code that computes in float and reads and writes integers:
-there it is int8 when the kernel reads integers, or rounds to them on its way from its neighbour.
+there it is int8 when the kernel reads integers, or rounds to them on its way from its neighbour. What is planned in a
+float type is in `float_types`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx import ModelProto, NodeProto
 
 from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.backends.tensorrt.build import TIMEOUT_SECONDS, VERSION, Built, as_refusal, build
+from graphopt.backends.tensorrt.float_types import FLOAT_TYPES, OTHER_TYPE, UNEXPECTED, float_type
 from graphopt.backends.tensorrt.generated import multiplies, multiplies_integers
 from graphopt.backends.tensorrt.kernels import Kernel, read_kernels
 from graphopt.backends.tensorrt.plan_text import unreadable
@@ -24,7 +26,7 @@ from graphopt.ir.read import read_source
 
 ENGINE = "TensorRT-RTX"
 # The engine's words for types that matrices and activations have.
-_TYPES = {"int8": "int8", "float": "float32", "half": "float16", "bfloat16": "bfloat16"}
+_TYPES = {"int8": "int8", **FLOAT_TYPES}
 
 
 def precision(
@@ -101,7 +103,10 @@ def _refusal_notes(built: Built) -> list[str]:
 
 def _judge(planned: Planned, node: NodeProto, kernels: Sequence[Kernel], built: Built, reader: Reader) -> NodePrecision:
     """One planned node, by the kernels that name it."""
-    found = _matrix(node, kernels, reader) if planned.linear else _other(node, kernels, reader)
+    if not planned.in_8_bits:
+        found = float_type(planned, reader.stored_elements(node) if planned.linear else 0, kernels)
+    else:
+        found = _matrix(node, kernels, reader) if planned.linear else _other(node, kernels, reader)
     if found is None:
         named = f": only {_layer(kernels[0], built)} names it" if kernels else ""
         return NodePrecision(
@@ -111,6 +116,9 @@ def _judge(planned: Planned, node: NodeProto, kernels: Sequence[Kernel], built: 
             f"no kernel of the plan computes it (it is folded, or merged into an equal one){named}",
         )
     kernel, type_ = found
+    if not planned.in_8_bits:
+        reason = "" if type_ == planned.precision else OTHER_TYPE.get(planned.precision, UNEXPECTED)
+        return NodePrecision(planned, _layer(kernel, built), type_, reason)
     unsigned = reader.unsigned(node)
     if type_ != "int8":
         return NodePrecision(planned, _layer(kernel, built), type_, reader.float_reason(node))

@@ -72,6 +72,11 @@ class Reader:
         stored = self.stored.get(dequantize.input[0]) if dequantize is not None else None
         return 0 if stored is None else math.prod(stored.dims)
 
+    def stored_elements(self, node: NodeProto) -> int:
+        """Elements of the node's second input; 0 when it isn't stored."""
+        stored = self.stored.get(node.input[1]) if len(node.input) > 1 else None
+        return 0 if stored is None else math.prod(stored.dims)
+
     def unsigned(self, node: NodeProto) -> str | None:
         """What is wrong when an input of the node is quantized to unsigned integers; None when none is."""
         for name in node.input[:2]:
