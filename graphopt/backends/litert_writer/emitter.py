@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from graphopt.backends.litert_writer.activation import Clamp, clamp_of
 from graphopt.backends.litert_writer.flat import ABSENT, FlatModel, FlatTensor
 from graphopt.backends.litert_writer.layout import Order, core, logical
-from graphopt.backends.litert_writer.values import Grid, Op, UnwritableError, Value
+from graphopt.backends.litert_writer.schema import schema
+from graphopt.backends.litert_writer.values import INT16, Grid, Op, UnwritableError, Value
 
 Lowering: TypeAlias = Callable[["Emitter", Op], None]
+
+# Matrix products whose bias may be int32 with 16-bit activations → its position.
+_BIAS = {"CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,17 @@ class Emitter:
 
     def add(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: Any) -> None:
         """Append an operator."""
+        if self.flat.tensors[outputs[0]].dtype == INT16:
+            options |= self._with_16_bits(kind, inputs)
         self.flat.operate(kind, inputs, outputs, options)
+
+    def _with_16_bits(self, kind: str, inputs: Sequence[int]) -> dict[str, Any]:
+        """What a kernel of 16-bit activations isn't told by its tensors."""
+        if kind in ("ADD", "SUB"):
+            return {"potScaleInt16": False}  # true unless it is said: scales would have to be powers of two
+        if kind in _BIAS and self.flat.tensors[inputs[_BIAS[kind]]].dtype == np.int32:
+            return {"quantizedBiasType": schema().TensorType.INT32}  # else CONV_2D takes it for int64
+        return {}
 
     def reshape(self, source: int, target: int, shape: Sequence[int], dynamic: Sequence[int] = ()) -> None:
         """A RESHAPE; the axis that changes with the batch is −1."""

@@ -1,16 +1,15 @@
 """Which operators LiteRT computes in integers, and for which grids; the rest runs in float between two conversions.
 
-Source: LiteRT's 8-bit quantization specification and the checks that its kernels make when they are prepared.
+Source: LiteRT's 8-bit quantization specification and the checks that its kernels make when they are prepared. For
+activations of 16 bits: which kernels of LiteRT 2.3.0 are right (`tests/backends/litert_writer/test_int16_ops.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from graphopt.backends.litert_writer.pooling import pool_problem
-from graphopt.backends.litert_writer.values import Grid, Op, Value
+from graphopt.backends.litert_writer.values import INT8, INT16, Grid, Op, Value
 from graphopt.ir import Node
 
 Operands = list[Value | None]
@@ -42,9 +41,10 @@ def _nearest(node: Node, operands: Operands, grid: Grid) -> str:
 
 
 def _all_integers(node: Node, operands: Operands, grid: Grid) -> str:
-    return "" if all(v is None or v.is_int8 for v in operands) else "it joins floats with integers"
+    return "" if all(v is None or v.is_integer for v in operands) else "it joins floats with integers"
 
 
+_MOVES_8_BITS = frozenset({"DepthToSpace", "SpaceToDepth"})
 MOVES: dict[str, Callable[[Node, Operands, Grid], str]] = {
     **dict.fromkeys(
         ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather", "Tile", "Expand"),
@@ -59,13 +59,22 @@ MOVES: dict[str, Callable[[Node, Operands, Grid], str]] = {
 """Operators that give the same whether dequantization comes before or after them → why not, for this node."""
 
 
+def moves_problem(node: Node, operands: Operands, grid: Grid) -> str:
+    """Why an operator that only moves values can't move these integers; "" when it can."""
+    if node.op not in MOVES:
+        return "it computes"
+    if grid.dtype == INT16 and node.op in _MOVES_8_BITS:
+        return "LiteRT moves 8 bits so, not 16"
+    return MOVES[node.op](node, operands, grid)
+
+
 def _linear(op: Op) -> str:
     data, weight = op.input(0), op.input(1)
-    if not data.is_int8 or data.array is not None or weight.grid is None:
-        return "its data or weight is not int8"
+    if not _alike(op, data) or data.array is not None or weight.grid is None:
+        return "its data or weight is not in integers"
     if op.kind == "MatMul" and weight.array is None:
         return _per_tensor(op)
-    if weight.array is None or weight.dtype != np.int8 or any(weight.grid.zero_points):
+    if weight.array is None or weight.dtype != INT8 or any(weight.grid.zero_points):
         return "its weight is not a constant of int8 with zero point 0"
     if op.kind == "Gemm" and (op.attr("alpha", 1.0) != 1.0 or op.attr("beta", 1.0) != 1.0 or op.attr("transA", 0)):
         return "alpha and beta must be 1, and the left operand not transposed"
@@ -82,25 +91,47 @@ def _linear(op: Op) -> str:
 
 def _per_tensor(op: Op) -> str:
     present = [v for v in op.inputs if v is not None]
-    return "" if all(v.is_int8 and v.grid is not None and v.grid.is_single for v in present) else "not all int8"
+    alike = all(_alike(op, v) and v.grid is not None and v.grid.is_single for v in present)
+    return "" if alike else "not all are the result's integers"
+
+
+def _alike(op: Op, value: Value) -> bool:
+    """Whether an operand holds integers of the result's type: no kernel reads 8 bits and writes 16."""
+    return value.is_integer and value.dtype == op.output.dtype
 
 
 def _fixed(scale: float, zero_point: int) -> Callable[[Op], str]:
-    prescribed = Grid((scale,), (zero_point,))
-
     def problem(op: Op) -> str:
+        wide = op.output.dtype == INT16
+        prescribed = Grid((2.0**-15,), (0,), dtype=INT16) if wide else Grid((scale,), (zero_point,))
         return _per_tensor(op) or ("" if op.output.grid == prescribed else f"LiteRT prescribes {prescribed}")
 
     return problem
 
 
-def _first_int8(op: Op) -> str:
+def _first(op: Op) -> str:
     first = op.input(0)
-    return "" if first.is_int8 and first.array is None else "its data is not int8"
+    return "" if _alike(op, first) and first.array is None else "its data is not in integers"
+
+
+def _added(op: Op) -> str:
+    problem = _per_tensor(op)
+    if problem or op.output.dtype != INT16 or op.output.grid is None:
+        return problem
+    ratio = max(v.grid.scale for v in op.inputs if v is not None and v.grid is not None) / op.output.grid.scale
+    return "" if ratio < _LARGEST_RATIO else f"an operand's steps are {ratio:.3g} times as large as the result's"
 
 
 def _sum(op: Op) -> str:
-    return _per_tensor(op) if len(op.inputs) == 2 else "LiteRT adds two operands at a time"
+    return _added(op) if len(op.inputs) == 2 else "LiteRT adds two operands at a time"
+
+
+def _prelu(op: Op) -> str:
+    # Written as max(x, slope · x): LiteRT's PRELU of 16 bits gives 0 for what is negative (2.3.0).
+    slope = op.input(1)
+    if op.output.dtype == INT16 and (slope.array is None or slope.real().max() > 1):
+        return "LiteRT has no PRELU of 16 bits, and a slope is above 1"
+    return _per_tensor(op)
 
 
 def _average(op: Op) -> str:
@@ -108,14 +139,19 @@ def _average(op: Op) -> str:
 
 
 def _bilinear(op: Op) -> str:
-    return _first_int8(op) or ("" if op.input(0).grid == op.output.grid else "its result has another scale")
+    return _first(op) or ("" if op.input(0).grid == op.output.grid else "its result has another scale")
 
 
+# LiteRT's own ADD of 16 bits brings operands to 2⁻¹⁵ of the larger one's steps, and checks that the result needs fewer.
+_LARGEST_RATIO = 2.0**13
+_8_BITS = frozenset({"HardSwish", "LogSoftmax"})
 INTEGER: dict[str, Callable[[Op], str]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _linear),
-    **dict.fromkeys(("Add", "Sub", "Mul", "LeakyRelu", "PRelu", "HardSwish", "Max", "Min", "Concat"), _per_tensor),
+    **dict.fromkeys(("Mul", "LeakyRelu", "HardSwish", "Max", "Min", "Concat"), _per_tensor),
     **dict.fromkeys(("Relu", "GlobalAveragePool"), _per_tensor),
-    **dict.fromkeys(("Clip", "ReduceMean"), _first_int8),
+    **dict.fromkeys(("Clip", "ReduceMean"), _first),
+    **dict.fromkeys(("Add", "Sub"), _added),
+    "PRelu": _prelu,
     "AveragePool": _average,
     "Sum": _sum,
     "Resize": _bilinear,
@@ -131,4 +167,6 @@ def integer_problem(op: Op) -> str:
     """Why an operator can't run in integers, "" when it can."""
     if op.kind not in INTEGER:
         return f"LiteRT has no integer kernel for {op.kind}"
+    if op.output.dtype == INT16 and op.kind in _8_BITS:
+        return f"LiteRT has no kernel of 16 bits for {op.kind}"
     return INTEGER[op.kind](op)

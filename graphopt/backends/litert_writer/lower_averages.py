@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graphopt.backends.litert_writer.emitter import Emitter
-from graphopt.backends.litert_writer.lower_linear import Weight, bias_tensor, slide
+from graphopt.backends.litert_writer.lower_linear import slide
 from graphopt.backends.litert_writer.padding import as_image, image_shape, read_image
 from graphopt.backends.litert_writer.pooling import average_form, pool_kernel
 from graphopt.backends.litert_writer.schema import schema
 from graphopt.backends.litert_writer.values import Op, Value
+from graphopt.backends.litert_writer.weights import Weight, bias_tensor
 from graphopt.backends.litert_writer.windows import Window, stated_pads
 
 
@@ -106,7 +107,7 @@ def _piece(em: Emitter, op: Op, source: int, band: Run, strip: Run, activation: 
         em.add("STRIDED_SLICE", [source, *numbers], [cut], beginMask=_WHOLE_AXES, endMask=_WHOLE_AXES)
         source = cut
     weight = _ones(result, band.rows, strip.rows, band.divisor * strip.divisor, channels)
-    filters, bias = weight.store(em, 3), bias_tensor(em, op, weight, None, channels)
+    filters, bias = weight.store(em, 3), bias_tensor(em, op, weight, None, channels, is_depthwise=True)
     made = em.tensor(result.name, [batch, band.count, strip.count, channels], result.dtype, result.grid, result)
     em.add(
         "DEPTHWISE_CONV_2D", [source, filters, bias], [made], padding=schema().Padding.VALID, strideH=band.stride,

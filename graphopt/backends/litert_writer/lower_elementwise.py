@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def operand(em: Emitter, value: Value, order: Order) -> int:
         shape = [1 if axis < missing else value.shape[axis - missing] for axis in order]
         grid = value.grid
         if grid is not None and not grid.is_single:
-            grid = Grid(grid.scales, grid.zero_points, order.index(grid.axis + missing))
+            grid = replace(grid, axis=order.index(grid.axis + missing))
         return em.array(value.array.transpose(own).reshape(shape), value.name, grid)
     source = em.want(value, own)
     if order[:missing] == tuple(range(missing)) or value.rank == 0:
@@ -86,7 +87,7 @@ def on_grid(em: Emitter, tensor: int, grid: Grid | None) -> int:
 
 
 def requantize(em: Emitter, source: int, target: int, activation: int = 0) -> None:
-    """Integers to another grid: x + 0.
+    """Integers to another grid of the same type: x + 0.
 
     XNNPACK's kernel for QUANTIZE from int8 to int8 has 8 bits for the ratio of the scales, and is off by one for 2 % of
     all values; its ADD, with 20 bits, is exact, and so is LiteRT's own (measured).
@@ -100,14 +101,14 @@ def requantize(em: Emitter, source: int, target: int, activation: int = 0) -> No
             raise UnwritableError("the scales on both sides of its clamp are more than a factor of 128 apart")
         em.add("QUANTIZE", [source], [target])
         return
-    zero = em.array(np.zeros(1, np.int8), "zero", Grid((grids[0].scale,), (0,)))
+    zero = em.array(np.zeros(1, grids[0].dtype), "zero", Grid((grids[0].scale,), (0,), dtype=grids[0].dtype))
     em.add("ADD", [source, zero], [target], fusedActivationFunction=activation)
 
 
 def convert(em: Emitter, op: Op) -> None:
-    """A Q of its own: floats to integers, or integers to another grid."""
+    """A Q of its own: floats to integers, or integers to another grid or type."""
     data, result = op.input(0), op.output
-    if not data.is_int8:
+    if data.dtype != result.dtype:
         emit_unary(em, op, "QUANTIZE", {})
         return
     order = em.common_order([data], result)

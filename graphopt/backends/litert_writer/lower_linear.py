@@ -6,7 +6,7 @@ product, with the scales along `out`. An int32 bias has the scale s_x · s_w.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,68 +16,9 @@ from graphopt.backends.litert_writer.emitter import ABSENT, Emitter, Lowering
 from graphopt.backends.litert_writer.layout import channels_last, logical
 from graphopt.backends.litert_writer.padding import as_image, pad, read_image
 from graphopt.backends.litert_writer.schema import schema
-from graphopt.backends.litert_writer.values import Grid, Op, UnwritableError, Value
+from graphopt.backends.litert_writer.values import Op, UnwritableError, Value
+from graphopt.backends.litert_writer.weights import Weight, bias_tensor, weight_of
 from graphopt.backends.litert_writer.windows import Window, stated_pads, windows
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A weight in LiteRT's order, as stored (integers or floats), and the scales of its output channels.
-
-    `half`: its floats are stored as float16.
-    """
-
-    array: NDArray[Any]
-    scales: NDArray[np.float32] | None
-    name: str
-    half: bool = False
-
-    def grid(self, axis: int) -> Grid | None:
-        """The grid with the output channels on `axis`."""
-        return None if self.scales is None else Grid.of(self.scales, np.zeros_like(self.scales), axis)
-
-    def store(self, em: Emitter, axis: int) -> int:
-        """The tensor, with the output channels on `axis`."""
-        return em.half(self.array, self.name) if self.half else em.array(self.array, self.name, self.grid(axis))
-
-
-def weight_of(value: Value, array: NDArray[Any], channels: int) -> Weight:
-    """A weight that was rearranged to `array`."""
-    if value.grid is None:
-        return Weight(array, None, value.name, value.half)
-    scales = np.asarray(value.grid.scales, np.float32)
-    if scales.size not in (1, channels):
-        # A grouped ConvTranspose has a scale for each channel of one group.
-        scales = np.tile(scales, channels // scales.size)
-    return Weight(array, scales, value.name)
-
-
-def bias_tensor(em: Emitter, op: Op, weight: Weight, bias: Value | None, channels: int) -> int:
-    """The bias as a vector: int32 in units of s_x · s_w for an integer kernel. Zeros where there is none."""
-    name = bias.name if bias is not None else f"{op.output.name}_bias"
-    if bias is not None and bias.array is None:
-        raise UnwritableError("its bias is not a constant")
-    if weight.scales is None or not op.is_integer:
-        real = np.zeros(channels, np.float32) if bias is None else bias.real().astype(np.float32).reshape(-1)
-        return em.array(np.ascontiguousarray(np.broadcast_to(real, (channels,))), name)
-    data = op.input(0).grid
-    assert data is not None  # integer kernels read integers
-    scales = np.broadcast_to(np.float32(data.scale) * weight.scales, weight.scales.shape).astype(np.float32)
-    grid = Grid.of(scales, np.zeros(scales.shape, np.int64))
-    if bias is None:
-        return em.array(np.zeros(channels, np.int32), name, grid)
-    units = np.broadcast_to(scales, (channels,))
-    stored = bias.array
-    if bias.grid is not None and stored is not None and stored.dtype == np.int32 and _same_units(bias.grid, units):
-        return em.array(np.broadcast_to(stored.reshape(-1), (channels,)), name, grid)
-    real = np.broadcast_to(bias.real().astype(np.float64).reshape(-1), (channels,))
-    limits = np.iinfo(np.int32)
-    return em.array(np.clip(np.rint(real / units), limits.min, limits.max).astype(np.int32), name, grid)
-
-
-def _same_units(grid: Grid, units: NDArray[np.float32]) -> bool:
-    """Whether a stored bias is in units of s_x · s_w already; the product may have been rounded in another order."""
-    return not any(grid.zero_points) and np.allclose(np.asarray(grid.scales), units, rtol=1e-6, atol=0.0)
 
 
 def conv(em: Emitter, op: Op) -> None:
@@ -105,7 +46,7 @@ def slide(
     (stride_h, dilation_h), (stride_w, dilation_w) = _steps([(w.stride, w.dilation) for w in found])
     filters = weight.store(em, axis)
     extra = {} if kind == "CONV_2D" else {"depthMultiplier": channels // data.shape[1]}
-    operands = [source, filters, bias_tensor(em, op, weight, bias, channels)]
+    operands = [source, filters, bias_tensor(em, op, weight, bias, channels, is_depthwise=kind != "CONV_2D")]
     with as_image(em, op) as (target, activation):
         em.add(
             kind, operands, [target], padding=padding, strideH=stride_h, strideW=stride_w,

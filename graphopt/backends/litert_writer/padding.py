@@ -66,6 +66,6 @@ def explicit(em: Emitter, value: Value, rows: Sequence[tuple[int, int]], source:
     if filler == 0.0:
         em.add("PAD", operands, [padded])
         return padded
-    lowest = np.array(filler if value.grid is None else -128, value.dtype)
+    lowest = np.array(filler if value.grid is None else np.iinfo(value.dtype).min, value.dtype)
     em.add("PADV2", [*operands, em.array(lowest, "lowest", value.grid)], [padded])
     return padded

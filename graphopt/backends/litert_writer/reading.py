@@ -6,7 +6,7 @@
     Cast of a float16 constant       a float32 constant that the file holds as float16
 
 Q/DQ pairs vanish this way: each tensor of the .tflite has the grid that its pair said. uint8 becomes int8 with the zero
-point moved by 128, which stands for the same values.
+point moved by 128, which stands for the same values; 16 bits likewise, for which LiteRT has kernels with zero point 0.
 """
 
 from __future__ import annotations
@@ -18,15 +18,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.backends.litert_writer.facts import Facts
-from graphopt.backends.litert_writer.kernels import FUSES_FLOAT, MOVES, integer_problem
-from graphopt.backends.litert_writer.values import INF, NO_BOUNDS, Grid, Op, UnwritableError, Value
+from graphopt.backends.litert_writer.kernels import FUSES_FLOAT, integer_problem, moves_problem
+from graphopt.backends.litert_writer.values import (
+    ACTIVATIONS,
+    INF,
+    INT8,
+    INT16,
+    NO_BOUNDS,
+    Grid,
+    Op,
+    UnwritableError,
+    Value,
+)
 from graphopt.errors import UnsupportedError
 from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor, Variable, is_fixed
 
-_INT8, _FLOAT = np.dtype(np.int8), np.dtype(np.float32)
-_EIGHT_BITS = (_INT8, np.dtype(np.uint8))
+_FLOAT, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
+# Type in ONNX → type in LiteRT.
+_UNSIGNED: dict[np.dtype[Any], np.dtype[Any]] = {np.dtype(np.uint8): INT8, np.dtype(np.uint16): INT16}
+_QUANTIZED: tuple[np.dtype[Any], ...] = (*ACTIVATIONS, *_UNSIGNED)
 
 
+_POSITIVE = ("Relu", "Sigmoid", "Softmax")
 # Nodes that are read without an operator of their own; Shape and Size are known where their input's shape is.
 _TRANSPARENT = frozenset({"Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Shape", "Size"})
 
@@ -133,7 +146,7 @@ class Reader:
         """A new value for a tensor; float16 and float64 aren't written."""
         if tensor not in self.facts.shapes:
             raise UnwritableError(f"the shape of '{tensor.name}' isn't known before the model runs")
-        dtype = np.dtype(np.int8) if grid is not None else tensor.dtype
+        dtype = grid.dtype if grid is not None else tensor.dtype
         if dtype is None or (dtype in FLOAT_TYPES and dtype != _FLOAT):
             raise UnwritableError(f"'{tensor.name}' is {dtype}: only float32 is written")
         shape, dynamic = self.facts.shapes[tensor], self.facts.dynamic.get(tensor, frozenset[int]())
@@ -194,34 +207,39 @@ class Reader:
     # ---- quantization --------------------------------------------------------------------------------------------
 
     def grid(self, node: Node) -> tuple[Grid, int]:
-        """The grid of a Q or DQ, and what its integers are moved by to become int8."""
+        """The grid of a Q or DQ, and what its integers are moved by to become signed."""
         scale = self.get(node.inputs[1]).array
         zero = node.input(2)
         zeros = np.zeros((), np.uint8) if zero is None else self.get(zero).array
         if scale is None or zeros is None:
             raise UnwritableError("its scale or zero point is not a constant")
         integers = node.inputs[0] if node.op == "DequantizeLinear" else node.outputs[0]
-        dtype = np.dtype(zeros.dtype if zero is not None else integers.dtype)
+        dtype: np.dtype[Any] = np.dtype(zeros.dtype if zero is not None else integers.dtype)
         if node.attr("block_size", 0):
             raise UnwritableError("quantization in blocks has no form in LiteRT")
-        shift = 128 if dtype == np.uint8 else 0
+        shift = -int(np.iinfo(_UNSIGNED[dtype]).min) if dtype in _UNSIGNED else 0
+        # 4-bit weights have the same values in 8 bits.
+        stored = dtype if dtype in (*ACTIVATIONS, _INT32) else _UNSIGNED.get(dtype, INT8)
+        if stored == INT16 and np.any(zeros != shift):
+            raise UnwritableError("LiteRT's integers of 16 bits have zero point 0")
         axis = int(node.attr("axis", 1))
         rank = len(self.facts.shapes.get(integers, ()))
-        return Grid.of(scale, zeros.astype(np.int64) - shift, axis % rank if rank else 0), shift
+        return Grid.of(scale, zeros.astype(np.int64) - shift, axis % rank if rank else 0, stored), shift
 
     def quantize(self, node: Node) -> None:
         """A Q that no integer kernel took along."""
         source, output = node.inputs[0], node.outputs[0]
         grid, _ = self.grid(node)
-        if output.dtype not in _EIGHT_BITS:
-            raise UnwritableError(f"it quantizes to {output.dtype}: int8 and uint8 are written")
+        if output.dtype not in _QUANTIZED:
+            raise UnwritableError(f"it quantizes to {output.dtype}: integers of 8 and 16 bits are written")
         integers = self.views.get(source)
         if integers is not None and integers.grid == grid:
             self.plain[output] = integers
             return
         origin = integers if integers is not None else self.get(source)
         if origin.array is not None:
-            self.plain[output] = Value(output.name, _INT8, origin.shape, grid=grid, array=grid.quantize(origin.real()))
+            array = grid.quantize(origin.real())
+            self.plain[output] = Value(output.name, grid.dtype, origin.shape, grid=grid, array=array)
             return
         if (origin, grid) not in self.quantized:
             self.quantized[origin, grid] = result = self.value(output, grid)
@@ -235,12 +253,10 @@ class Reader:
         integers = self.get(source)
         if integers.array is not None and integers.grid is None:
             array = integers.array.astype(np.int32) - shift
-            # 4-bit weights have the same values in 8 bits.
-            dtype = np.dtype(np.int32) if integers.array.dtype == np.int32 else _INT8
-            integers = Value(source.name, dtype, array.shape, grid=grid, array=array.astype(dtype))
+            integers = Value(source.name, grid.dtype, array.shape, grid=grid, array=array.astype(grid.dtype))
         elif integers.grid is None:
-            if integers.dtype != _INT8:
-                raise UnwritableError(f"it reads '{source.name}' of type {integers.dtype}: int8 is written")
+            if integers.dtype not in ACTIVATIONS:
+                raise UnwritableError(f"it reads '{source.name}' of type {integers.dtype}: int8 and int16 are written")
             integers.grid = grid  # a graph input of integers
         elif integers.grid != grid:
             raise UnwritableError(f"its scale or zero point isn't the one that made '{source.name}'")
@@ -259,20 +275,22 @@ class Reader:
     def moves(self, node: Node) -> bool:
         """What commutes with dequantization, on integers; the result has the grid of what is read."""
         data = node.input(0)
-        if node.op not in MOVES or data is None or data not in self.views:
+        if data is None or data not in self.views:
             return False
         source = self.views[data]
-        if source.array is not None or not source.is_int8:
+        if source.array is not None or not source.is_integer:
             return False
         operands = [self.integers(t) if not t.is_empty() else None for t in node.inputs]
-        assert source.grid is not None  # is_int8
+        assert source.grid is not None  # is_integer
         present = [v for v, t in zip(operands, node.inputs, strict=True) if v is not None and t in self.views]
-        if MOVES[node.op](node, operands, source.grid) or any(v.grid != source.grid for v in present):
+        if moves_problem(node, operands, source.grid) or any(v.grid != source.grid for v in present):
             return False
         outputs = [self.value(t, source.grid) if not t.is_empty() else None for t in node.outputs]
         self.ops.append(Op(node.op, node, operands, outputs))
+        positive = all(v.positive for v in present) and not node.is_op("Pad")
         for tensor, value in zip(node.outputs, outputs, strict=True):
             if value is not None:
+                value.positive = positive
                 self.views[tensor] = value
         return True
 
@@ -287,12 +305,13 @@ class Reader:
         if not readers or self.graph.is_output(end) or not all(r.is_op("QuantizeLinear") for r in readers):
             return False
         grids = {self.grid(r)[0] for r in readers}
-        if len(grids) != 1 or any(r.outputs[0].dtype not in _EIGHT_BITS for r in readers):
+        if len(grids) != 1 or any(r.outputs[0].dtype not in _QUANTIZED for r in readers):
             return False
         (grid,) = grids
         operands = [self.integers(t) if not t.is_empty() else None for t in node.inputs]
         result = self.value(end, grid)
         result.name = readers[0].outputs[0].name
+        result.positive = bounds[0] >= 0 or node.is_op(*_POSITIVE)
         op = Op(node.op, node, operands, [result], bias, bounds)
         if integer_problem(op):
             return False

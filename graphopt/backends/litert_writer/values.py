@@ -13,6 +13,10 @@ from graphopt.ir import Node
 
 INF = math.inf
 NO_BOUNDS = (-INF, INF)
+INT8: np.dtype[Any] = np.dtype(np.int8)
+INT16: np.dtype[Any] = np.dtype(np.int16)
+ACTIVATIONS = (INT8, INT16)
+"""What integer kernels read and write. With 16 bits weights stay int8, and zero points are 0."""
 
 
 class UnwritableError(Exception):
@@ -27,18 +31,20 @@ class Grid:
         scales: one, or one for each index of `axis`; exactly float32 values.
         zero_points: as many.
         axis: of the logical (ONNX) shape.
+        dtype: of the integers.
     """
 
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
     axis: int = 0
+    dtype: np.dtype[Any] = INT8
 
     @staticmethod
-    def of(scale: NDArray[Any], zero_point: NDArray[Any], axis: int = 0) -> Grid:
+    def of(scale: NDArray[Any], zero_point: NDArray[Any], axis: int = 0, dtype: np.dtype[Any] = INT8) -> Grid:
         """From arrays of rank 0 or [channels]."""
         scales = np.asarray(scale, np.float32).reshape(-1)
         zeros = np.broadcast_to(np.asarray(zero_point).astype(np.int64).reshape(-1), scales.shape)
-        return Grid(tuple(scales.tolist()), tuple(zeros.tolist()), axis if scales.size > 1 else 0)
+        return Grid(tuple(scales.tolist()), tuple(zeros.tolist()), axis if scales.size > 1 else 0, dtype)
 
     @property
     def is_single(self) -> bool:
@@ -62,13 +68,13 @@ class Grid:
             shape[self.axis] = -1
         return np.asarray(self.scales, np.float32).reshape(shape), np.asarray(self.zero_points).reshape(shape)
 
-    def quantize(self, values: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-        """QuantizeLinear in float32, as ONNX defines it; int8 unless told otherwise."""
+    def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
+        """QuantizeLinear in float32, as ONNX defines it."""
         scale, zero = self.along(values.ndim)
-        dtype = np.dtype(np.int8) if dtype is None else dtype
-        limits = np.iinfo(dtype)
-        q = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero
-        return np.clip(q, limits.min, limits.max).astype(dtype)
+        limits = np.iinfo(self.dtype)
+        with np.errstate(over="ignore"):
+            q = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero
+        return np.clip(q, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, q: NDArray[Any]) -> NDArray[np.float32]:
         """The real values."""
@@ -88,6 +94,7 @@ class Value:
         grid: of a quantized tensor, else None.
         array: the value of a constant, else None.
         half: a float constant that is stored as float16, which holds its value exactly.
+        positive: integers that stand for no negative value.
     """
 
     name: str
@@ -97,6 +104,7 @@ class Value:
     grid: Grid | None = None
     array: NDArray[Any] | None = None
     half: bool = False
+    positive: bool = False
 
     @property
     def rank(self) -> int:
@@ -109,9 +117,9 @@ class Value:
         return math.prod(self.shape)
 
     @property
-    def is_int8(self) -> bool:
-        """Whether it holds 8-bit integers on one grid."""
-        return self.dtype == np.int8 and self.grid is not None
+    def is_integer(self) -> bool:
+        """Whether it holds integers of 8 or 16 bits that stand for real values."""
+        return self.dtype in ACTIVATIONS and self.grid is not None
 
     def real(self) -> NDArray[Any]:
         """A constant's real values."""
@@ -125,9 +133,9 @@ class Op:
     """One operation.
 
     Attributes:
-        kind: the ONNX operator, or "Requantize" (float or int8 → int8) and "Dequantize".
+        kind: the ONNX operator, or "Requantize" (floats or integers → integers) and "Dequantize".
         node: the ONNX node that it comes from; its attributes say the rest.
-        inputs: by position, None where omitted. All int8 for an integer kernel.
+        inputs: by position, None where omitted. All integers for an integer kernel.
         outputs: by position, None where omitted.
         bias: of a MatMul, from the Add behind it.
         bounds: what the result is clamped to, by a Relu or Clip behind it.
@@ -162,8 +170,8 @@ class Op:
 
     @property
     def is_integer(self) -> bool:
-        """Whether its result is int8 on a grid."""
-        return self.output.is_int8
+        """Whether its result is integers on a grid."""
+        return self.output.is_integer
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute of the node."""

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from graphopt.backends.litert_writer.flat import FlatOperator, FlatTensor
 
-_INT8 = np.dtype(np.int8)
+_INT8, _INT16 = np.dtype(np.int8), np.dtype(np.int16)
 
 # Operators whose int8 form has another version than the float one.
 _INT8_VERSIONS: dict[str, int] = {
@@ -27,9 +27,24 @@ _INT8_VERSIONS: dict[str, int] = {
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"), 2),
     **dict.fromkeys(("BATCH_MATMUL", "DEQUANTIZE", "SQUARED_DIFFERENCE"), 2),
 }
+# Those of 16-bit activations. op_version.cc asks for weights of 16 bits before it gives the matrix products the version
+# that brought them, which no such operator has.
+_INT16_VERSIONS: dict[str, int] = {
+    "FULLY_CONNECTED": 7,
+    **dict.fromkeys(("DEPTHWISE_CONV_2D", "SUB", "TRANSPOSE"), 5),
+    **dict.fromkeys(
+        ("CONV_2D", "GATHER", "MAXIMUM", "MINIMUM", "MUL", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), 4
+    ),
+    "SPLIT": 4,
+    **dict.fromkeys(("ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "BROADCAST_TO", "CONCATENATION", "DEQUANTIZE"), 3),
+    **dict.fromkeys(("LOGISTIC", "MAX_POOL_2D", "MEAN", "MIRROR_PAD", "PAD", "PADV2", "REDUCE_MAX", "REDUCE_MIN"), 3),
+    **dict.fromkeys(("RELU", "RELU6", "SOFTMAX", "TANH", "TRANSPOSE_CONV"), 3),
+    **dict.fromkeys(("LEAKY_RELU", "QUANTIZE"), 2),
+}
 _FLOAT16_VERSIONS: dict[str, int] = {"DEQUANTIZE": 3}
 _VERSIONS: dict[np.dtype[Any], dict[str, int]] = {
-    np.dtype(np.int8): _INT8_VERSIONS,
+    _INT8: _INT8_VERSIONS,
+    _INT16: _INT16_VERSIONS,
     np.dtype(np.float16): _FLOAT16_VERSIONS,
 }
 # The tensor that decides: SPLIT and TRANSPOSE_CONV have a parameter first.
@@ -46,15 +61,29 @@ _RUNTIME: dict[tuple[str, int], str] = {
     ("SELECT_V2", 1): "2.2.0", ("SIGN", 1): "2.12.0", ("STRIDED_SLICE", 4): "2.2.0", ("SUB", 3): "2.3.0",
     ("DIV", 2): "2.3.0", ("SUM", 2): "1.15.0", ("TILE", 3): "2.8.0", ("TRANSPOSE", 4): "2.3.0",
     ("TRANSPOSE", 6): "2.12.0", ("TRANSPOSE_CONV", 2): "2.2.0", ("TRANSPOSE_CONV", 3): "2.3.0",
-    ("TRANSPOSE_CONV", 4): "2.13.0", ("MIRROR_PAD", 2): "2.3.0", ("QUANTIZE", 1): "1.14.0", ("DEQUANTIZE", 3): "1.15.0",
-    ("SPLIT_V", 2): "2.3.0",
+    ("TRANSPOSE_CONV", 4): "2.13.0", ("MIRROR_PAD", 2): "2.3.0", ("QUANTIZE", 1): "1.14.0",
+    ("SPLIT_V", 2): "2.3.0", ("CONV_2D", 8): "2.15.0", ("FULLY_CONNECTED", 11): "2.15.0",
+    ("TRANSPOSE_CONV", 5): "2.15.0",
 }  # fmt: skip
+# The first runtime → operators, of the versions of 16-bit activations; DEQUANTIZE of float16 has the same one.
+_RUNTIME_16_BITS: dict[str, tuple[str, ...]] = {
+    "1.15.0": ("DEQUANTIZE", "QUANTIZE"),
+    "2.3.0": (
+        *("AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "LEAKY_RELU"),
+        *("LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "MUL", "SOFTMAX", "SPLIT", "TANH", "TRANSPOSE_CONV"),
+    ),
+    "2.4.0": ("ADD", "BATCH_MATMUL", "GATHER", "MEAN", "PAD", "PADV2", "RESIZE_NEAREST_NEIGHBOR", "SUB", "TRANSPOSE"),
+    "2.5.0": ("BROADCAST_TO", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RESIZE_BILINEAR"),
+    "2.12.0": ("MIRROR_PAD",),
+}
+_FIRST = _RUNTIME | {(k, _INT16_VERSIONS[k]): first for first, kinds in _RUNTIME_16_BITS.items() for k in kinds}
 _OLDEST = "1.14.0"
 
 
 def operator_version(operator: FlatOperator, tensors: Sequence[FlatTensor]) -> int:
     """The version that the operator's types, ranks and options need."""
-    data = tensors[operator.inputs[_DATA.get(operator.kind, 0)]]
+    decides = operator.outputs[0] if operator.kind == "QUANTIZE" else operator.inputs[_DATA.get(operator.kind, 0)]
+    data = tensors[decides]
     base = _VERSIONS.get(data.dtype, {}).get(operator.kind, 1)
     rule = _RULES.get(operator.kind)
     return base if rule is None else rule(operator, [tensors[i] for i in operator.inputs if i >= 0], base)
@@ -62,11 +91,13 @@ def operator_version(operator: FlatOperator, tensors: Sequence[FlatTensor]) -> i
 
 def minimum_runtime(codes: Iterable[tuple[str, int]]) -> str:
     """The first runtime version that has all of them."""
-    needed = [_RUNTIME.get(code, _OLDEST) for code in codes]
+    needed = [_FIRST.get(code, _OLDEST) for code in codes]
     return max([_OLDEST, *needed], key=lambda text: tuple(int(part) for part in text.split(".")))
 
 
 def _conv(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) -> int:
+    if operator.options.get("quantizedBiasType"):
+        return 8
     return 6 if inputs[0].shape[-1] != inputs[1].shape[-1] else base
 
 
@@ -77,6 +108,8 @@ def _depthwise(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) 
 
 
 def _fully_connected(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) -> int:
+    if inputs[0].dtype == _INT16:
+        return 11 if operator.options.get("quantizedBiasType") else base
     if len(inputs) == 2:
         return 6
     if operator.options.get("keepNumDims"):
@@ -85,6 +118,8 @@ def _fully_connected(operator: FlatOperator, inputs: Sequence[FlatTensor], base:
 
 
 def _transpose_conv(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) -> int:
+    if operator.options.get("quantizedBiasType"):
+        return 5
     if operator.options.get("fusedActivationFunction"):
         return 4
     if len(inputs) == 4:
@@ -112,7 +147,7 @@ def _broadcasts(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int)
 def _half_pixel(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) -> int:
     centred = operator.options.get("halfPixelCenters", False)
     aligned = operator.kind == "RESIZE_NEAREST_NEIGHBOR" and operator.options.get("alignCorners", False)
-    return 3 if centred or aligned else base
+    return max(base, 3 if centred or aligned else 1)
 
 
 def _mul(operator: FlatOperator, inputs: Sequence[FlatTensor], base: int) -> int:
