@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import graphopt
-from graphopt.targets.table import support_table
+from graphopt.targets.table import precision_table, support_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,6 +27,10 @@ def section_after(name: str) -> str:
 
 def test_the_support_table_is_the_one_the_targets_make() -> None:
     assert section("targets") == support_table()
+
+
+def test_the_table_of_precisions_is_the_one_the_targets_make() -> None:
+    assert section("precisions") == precision_table()
 
 
 @pytest.mark.parametrize("code", CODE, ids=lambda code: code.splitlines()[0])

@@ -100,6 +100,7 @@ for _name in ("global average pool", "average pool", "reduce mean over the pictu
 
 
 _name = "average pool, pads counted"
+add(f"{_name}, Q before only", "AveragePool", before_only(OPERATORS[_name][1]))
 add(
     "average pool of signed values, pads counted, Q on both sides",
     "AveragePool",
@@ -160,6 +161,19 @@ def residual(where: str) -> Build:
 
 for _where in ("both", "skip", "branch", "none"):
     add(f"residual add, Q on {_where}", "Add", residual(_where))
+
+
+@probe("residual add, Q on skip, result not quantized", "Add")
+def _(net: Net) -> None:
+    skip = net.qdq(net.opening())
+    net.result(net.add("Relu", net.add("Add", net.conv(skip, subject=True), skip, subject=True)))
+
+
+@probe("add of two results that others read, Q before only", "Add")
+def _(net: Net) -> None:
+    a = net.qdq(net.input(1, 8, 10, 10))
+    first, second = net.conv(a, relu=True), net.conv(a, relu=True)
+    net.result(net.add("Add", net.qdq(first), net.qdq(second), subject=True), first, second)
 
 
 @probe("squeeze and excite, mul with Q on both", "Mul")

@@ -21,7 +21,7 @@ from graphopt.analysis.region_choices import FLOAT, INT8, Choices
 from graphopt.analysis.region_parts import Parts, find_parts, reads
 from graphopt.ir import Graph, Node, Tensor, fill_types
 from graphopt.ir.linear import linear_view
-from graphopt.targets import Role, Target
+from graphopt.targets import Target
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -77,7 +77,7 @@ def _region(graph: Graph, target: Target, placement: Placement, parts: Parts, ma
         weights=() if linear is None else (linear.weight.name,),
         result=next((t.name for t in members[-1].present_outputs()), ""),
         writes_form=rule is not None and rule.output_quantized,
-        needs_reader=rule is not None and rule.role is not Role.LINEAR and not rule.output_quantized,
+        needs_reader=rule is not None and rule.needs_reader,
     )
 
 

@@ -40,6 +40,8 @@ def targets_page(targets: Sequence[Target]) -> Document:
         Line("Targets", "title"),
         Table(("target", "", "activations", "weights", "bias", "fused into the layer before"), schemes),
         Line(),
+        Table(("target", "precisions"), tuple((t.name, ", ".join(t.precisions)) for t in targets)),
+        Line(),
         Line("Operators in 8 bits: what each does to the scales; * when conditions hold", "title"),
         Table(
             ("operator", *(t.name for t in targets)),
@@ -55,8 +57,14 @@ def target_page(target: Target) -> Document:
         for op, r in sorted(target.rules.items())
     )
     reasons = tuple((op, why) for op, why in sorted(target.float_reasons.items()))
+    precisions = tuple(
+        (name, ", ".join(sorted(r.operators or ())) or "all", r.written, r.borders, ", ".join(r.conditions), r.source)
+        for name, r in target.precisions.items()
+    )
     page: list[Line | Table] = [*targets_page([target])[:2], Line()]
     page.append(Table(("operator", "role", "output in 8 bits", "inputs in 8 bits", "conditions", "source"), rules))
+    page += [Line(), Line("Precisions that parts of a model can have", "title")]
+    page.append(Table(("precision", "operators", "written as", "a border costs", "conditions", "source"), precisions))
     return [*page, Line(), Table(("stays in float", "why"), reasons)] if reasons else page
 
 
@@ -77,6 +85,17 @@ def target_dict(target: Target) -> dict[str, Any]:
                 "source": rule.source,
             }
             for op, rule in sorted(target.rules.items())
+        },
+        "precisions": {
+            name: {
+                "operators": None if rule.operators is None else sorted(rule.operators),
+                "written": rule.written,
+                "borders": rule.borders,
+                "conditions": list(rule.conditions),
+                "devices": list(rule.devices),
+                "source": rule.source,
+            }
+            for name, rule in target.precisions.items()
         },
         "float_reasons": dict(target.float_reasons),
     }

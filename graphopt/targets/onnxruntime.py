@@ -102,7 +102,6 @@ ONNXRUNTIME = Target(
     precisions={
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
-            borders="none: activations are float32",
             operators=frozenset({"Gemm", "MatMul"}),
             conditions=("right-matrix", "plain-gemm", "own-weight"),
             source="MatMulNBits of onnxruntime's CPU provider",
@@ -112,7 +111,7 @@ ONNXRUNTIME = Target(
             borders="Q where float32 is read in 8 bits, DQ where a kernel that writes 8 bits is read in float32",
             source="the rule of each operator",
         ),
-        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
+        "float32": PrecisionRule(written="as it is", source="ONNX"),
     },
     # Sizes of 16 to 256 that are powers of two; of a Gemm with transB the weights are dequantized at each run.
     block_weights=BlockRule(

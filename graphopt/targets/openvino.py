@@ -65,8 +65,9 @@ OPENVINO = Target(
             needs_reader=True,
             conditions=("floors", "no-zeros-counted"),
             source=(
-                "int8 in probe 'average pool, Q on both sides', float in probe 'average pool, Q before only', float in probe 'average pool, ceil mode, Q on both "
-                "sides', wrong in probe 'average pool of signed values, pads counted, Q on both sides'"
+                "int8 in probe 'average pool, Q on both sides', float in probe 'average pool, Q before only', "
+                "float in probe 'average pool, ceil mode, Q on both sides', wrong in probe "
+                "'average pool of signed values, pads counted, Q on both sides'"
             ),
         ),
         "GlobalAveragePool": OpRule(Role.COMPUTE, source="int8 in probe 'global average pool, Q before only'"),
@@ -103,7 +104,6 @@ OPENVINO = Target(
     precisions={
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
-            borders="none: activations are float32",
             operators=frozenset({"Gemm", "MatMul"}),
             conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks"),
             source="OpenVINO documentation, 4-bit Weight Quantization; FullyConnected with i4 weights in 2026.4.1",
@@ -114,7 +114,7 @@ OPENVINO = Target(
             source="the rule of each operator",
         ),
         # bfloat16 is a hint to the plugin, not a type of the model.
-        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
+        "float32": PrecisionRule(written="as it is", source="ONNX"),
     },
     block_weights=BlockRule(source="FullyConnected with i4 or u4 weights in the compiled model, 2026.4.1"),
 )

@@ -70,7 +70,7 @@ class PrecisionRule:
 
     Attributes:
         written: how a model says so, in ONNX.
-        borders: which borders between two precisions cost a conversion.
+        borders: which conversions its borders cost, beside float32's own form; empty: none.
         operators: those that have it; None: all that have the type, for "int8" all that `Target.rules` has.
         conditions: names of facts about the node, in `ir.conditions`, that must all hold.
         devices: those that have it, as the engine names them; empty: every one.
@@ -78,7 +78,7 @@ class PrecisionRule:
     """
 
     written: str
-    borders: str
+    borders: str = ""
     operators: frozenset[str] | None = None
     conditions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()

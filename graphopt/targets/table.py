@@ -1,8 +1,9 @@
-"""The README's support table, made from the targets' rules: `python -m graphopt.targets.table`."""
+"""The README's tables, made from the targets' rules: `python -m graphopt.targets.table`."""
 
 from __future__ import annotations
 
-from graphopt.targets import TARGETS, Role, Target
+from graphopt.quant.precision import PRECISIONS
+from graphopt.targets import TARGETS, PrecisionRule, Role, Target
 
 _MARKS = {
     Role.LINEAR: "int8",
@@ -42,6 +43,27 @@ def support_table() -> str:
     return "\n".join(lines)
 
 
+def precision_table() -> str:
+    """A Markdown table: a row for each precision that any target has, how each target's models say it, and where."""
+    targets = list(TARGETS.values())
+    lines = ["| precision | " + " | ".join(t.title for t in targets) + " |", "|---" * (len(targets) + 1) + "|"]
+    names = [p.name for p in PRECISIONS.values() if any(p.name in t.precisions for t in targets)]
+    lines += [f"| {name} | " + " | ".join(_where(t.precisions.get(name)) for t in targets) + " |" for name in names]
+    lines.append("| *a border costs* | " + " | ".join("; ".join(_borders(t)) for t in targets) + " |")
+    return "\n".join(lines)
+
+
+def _where(rule: PrecisionRule | None) -> str:
+    if rule is None:
+        return "-"
+    operators = "" if rule.operators is None else f"{', '.join(sorted(rule.operators))}: "
+    return f"{operators}{rule.written}" + (f", from {rule.devices[0]}" if rule.devices else "")
+
+
+def _borders(target: Target) -> list[str]:
+    return [border for border in dict.fromkeys(r.borders for r in target.precisions.values()) if border]
+
+
 def _cell(target: Target, op: str) -> str:
     rule = target.rules.get(op)
     if rule is None:
@@ -55,3 +77,5 @@ def _cell(target: Target, op: str) -> str:
 
 if __name__ == "__main__":
     print(support_table())
+    print()
+    print(precision_table())

@@ -72,7 +72,6 @@ TENSORRT = Target(
     precisions={
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
-            borders="none: activations are float32",
             operators=frozenset({"Gemm", "MatMul"}),
             conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks", "even-count"),
             source="int4 weights and 'int4_block_dq' in the plans of TensorRT-RTX 1.7.1 for SM80, SM89 and SM120",
@@ -84,7 +83,7 @@ TENSORRT = Target(
         ),
         "float16": PrecisionRule(written="Casts around it", borders=_CASTS, source=_TYPED),
         "bfloat16": PrecisionRule(written="Casts around it", borders=_CASTS, source=_TYPED),
-        "float32": PrecisionRule(written="as it is", borders="none", source="ONNX"),
+        "float32": PrecisionRule(written="as it is", source="ONNX"),
     },
     block_weights=BlockRule(
         zero_points=False,

@@ -87,17 +87,16 @@ TFLITE = Target(
     breaches=breaches.TFLITE,
     precisions={
         "int8": PrecisionRule(
-            written="Q/DQ around activations, DQ behind weights and biases",
+            written="Q/DQ on both sides",
             borders="QUANTIZE where float32 is read in 8 bits, DEQUANTIZE where 8 bits are read in float32",
             source=_SPEC,
         ),
         "float16-weights": PrecisionRule(
-            written="a Cast behind each weight",
-            borders="none: activations are float32",
+            written="a Cast behind the weight",
             operators=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
             source="LiteRT documentation, float16 quantization",
         ),
-        "float32": PrecisionRule(written="itself", borders="none", source="onnx"),
+        "float32": PrecisionRule(written="as it is", source="ONNX"),
     },
     own_format=".tflite",
 )
