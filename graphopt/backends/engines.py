@@ -15,7 +15,15 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.backends import litert_engine, onnxruntime, openvino, tensorrt
+from graphopt.backends import (
+    litert_engine,
+    onnxruntime,
+    onnxruntime_profile,
+    openvino,
+    openvino_profile,
+    tensorrt,
+)
+from graphopt.backends.kernel_times import KernelTime
 from graphopt.backends.precision import EnginePrecision, Planned
 from graphopt.errors import ConfigError, UnsupportedError, nearest
 from graphopt.targets import Target
@@ -24,6 +32,7 @@ Model: TypeAlias = ModelProto | Path
 Feeds: TypeAlias = Iterable[Mapping[str, NDArray[Any]]]
 Runs: TypeAlias = Iterator[Sequence[NDArray[Any]]]
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
+Samples: TypeAlias = Sequence[Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class Engine:
         precision: (model, planned nodes, device, shapes of inputs that are open) → what it makes of them.
         run: (model, feeds, threads) → all outputs in the model's order, for one feed after the other; None where the
             engine can't run on this machine.
+        profile: (model, samples, threads, seconds to spend) → the time of each kernel; None where the engine can't run
+            on this machine, or doesn't tell.
     """
 
     title: str
@@ -46,6 +57,7 @@ class Engine:
     devices: tuple[str, ...]
     precision: Callable[[Model, Sequence[Planned], str, Shapes], EnginePrecision]
     run: Callable[[Model, Feeds, int | None], Runs] | None
+    profile: Callable[[ModelProto, Samples, int | None, float], list[KernelTime]] | None = None
 
     def require(self) -> None:
         """Say early that the engine isn't installed.
@@ -89,6 +101,7 @@ ONNXRUNTIME = Engine(
     ("CPU",),
     lambda model, planned, _device, _shapes: onnxruntime.precision(model, planned),
     lambda model, feeds, threads: onnxruntime.run(model, feeds, threads=threads),
+    lambda model, feeds, threads, seconds: onnxruntime_profile.profile(model, feeds, threads=threads, seconds=seconds),
 )
 # What the Q/DQ model itself says, before any engine's rewrites: what the others are compared with.
 AS_WRITTEN = Engine(
@@ -106,6 +119,7 @@ OPENVINO = Engine(
     ("CPU",),
     lambda model, planned, _device, _shapes: openvino.precision(model, planned),
     lambda model, feeds, threads: openvino.run(model, feeds, threads=threads),
+    lambda model, feeds, threads, seconds: openvino_profile.profile(model, feeds, threads=threads, seconds=seconds),
 )
 
 TENSORRT = Engine(

@@ -69,7 +69,7 @@ def runtime_precision(model: ModelProto | Path) -> list[LayerPrecision]:
         UnsupportedError: OpenVINO is not installed, or can't compile the model.
     """
     layers: list[LayerPrecision] = []
-    for op in _compile(model).get_runtime_model().get_ordered_ops():
+    for op in compile_model(model).get_runtime_model().get_ordered_ops():
         facts = op.get_rt_info()
         original = facts["originalLayersNames"].astype(str)
         layers.append(
@@ -95,7 +95,7 @@ def precision(model: ModelProto | Path, planned: Sequence[Planned]) -> EnginePre
     layers = _Layers(runtime_precision(model))
     found = [layers.find(p) for p in planned]
     if any(not node.layer for node in found):
-        readers = _merged_readers(read_source(model).model.graph)
+        readers = merged_readers(read_source(model).model.graph)
         found = [node if node.layer else layers.find_merged(node.planned, readers) for node in found]
     return EnginePrecision("OpenVINO", version("openvino"), "CPU", found)
 
@@ -106,7 +106,7 @@ class _Layers:
     def __init__(self, layers: Sequence[LayerPrecision]) -> None:
         self.of: dict[str, list[LayerPrecision]] = {}
         for layer in layers:
-            for name in dict.fromkeys(_whole(part) for part in layer.original_names):
+            for name in dict.fromkeys(whole_name(part) for part in layer.original_names):
                 self.of.setdefault(name, []).append(layer)
 
     def find_merged(self, planned: Planned, readers: Mapping[str, NodeProto]) -> NodePrecision:
@@ -133,14 +133,14 @@ class _Layers:
     @staticmethod
     def named(planned: Planned, layer: LayerPrecision) -> NodePrecision:
         """What a layer makes of a node."""
-        kind = f"{layer.layer_type} '{_whole(layer.name)}'"
+        kind = f"{layer.layer_type} '{whole_name(layer.name)}'"
         own = (planned.name, planned.output)
-        together = [name for name in dict.fromkeys(map(_whole, layer.original_names)) if name not in own]
+        together = [name for name in dict.fromkeys(map(whole_name, layer.original_names)) if name not in own]
         reason = "" if layer.integer or not together else f"it runs in one layer with {_quoted(together)}"
         return NodePrecision(planned, kind, _TYPES.get(layer.precision, layer.precision), reason)
 
 
-def _merged_readers(graph: GraphProto) -> dict[str, NodeProto]:
+def merged_readers(graph: GraphProto) -> dict[str, NodeProto]:
     """Tensor → the only node that reads it, where that one computes with constants besides."""
     stored = {tensor.name for tensor in graph.initializer}
     stored.update(node.output[0] for node in graph.node if node.op_type == "Constant")
@@ -159,7 +159,7 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _whole(name: str) -> str:
+def whole_name(name: str) -> str:
     """The name of the node that a part was made from."""
     while (shorter := next((name.removesuffix(p) for p in _PARTS if name.endswith(p)), name)) != name:
         name = shorter
@@ -175,7 +175,7 @@ def run(
         UnsupportedError: OpenVINO is not installed, or can't compile the model.
         CalibrationError: a feed can't be run.
     """
-    compiled = _compile(model, threads)
+    compiled = compile_model(model, threads)
     for index, feed in enumerate(feeds):
         try:
             results = compiled(dict(feed))
@@ -185,7 +185,14 @@ def run(
         yield [np.array(results[output]) for output in compiled.outputs]
 
 
-def _compile(model: ModelProto | Path, threads: int | None = None) -> CompiledModel:
+def compile_model(
+    model: ModelProto | Path, threads: int | None = None, *, config: Mapping[str, str] | None = None
+) -> CompiledModel:
+    """The model compiled for this CPU; `config`: properties of OpenVINO, besides those that all models get.
+
+    Raises:
+        UnsupportedError: OpenVINO is not installed, or can't compile the model.
+    """
     try:
         import openvino
     except ImportError as error:
@@ -194,8 +201,8 @@ def _compile(model: ModelProto | Path, threads: int | None = None) -> CompiledMo
     try:
         core = openvino.Core()
         read = core.read_model(source)  # pyright: ignore[reportUnknownMemberType]  # its stub names no Tensor
-        config = _CONFIG if threads is None else {**_CONFIG, "INFERENCE_NUM_THREADS": str(threads)}
-        return core.compile_model(read, "CPU", config)
+        chosen = {} if threads is None else {"INFERENCE_NUM_THREADS": str(threads)}
+        return core.compile_model(read, "CPU", {**_CONFIG, **chosen, **(config or {})})
     except RuntimeError as error:
         raise UnsupportedError(f"OpenVINO can't compile the model: {_reason(error)}") from error
 

@@ -43,6 +43,7 @@ def open_session(
     layouts: bool = True,
     providers: Sequence[str] | None = None,
     integers: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """A session for the model, on the CPU unless `providers` says otherwise.
 
@@ -55,6 +56,7 @@ def open_session(
         layouts: whether it may change memory layouts (NCHWc, NHWC), which renames the nodes concerned.
         providers: onnxruntime's execution providers in order of preference; None means the CPU.
         integers: whether operators between Q/DQ may become integer kernels; else they compute in float.
+        profile: how the name of a file begins that the time of each kernel is written to (`end_profiling`); None: none.
 
     Raises:
         UnsupportedError: onnxruntime can't load or run the model; the message has its reason on one line.
@@ -67,6 +69,9 @@ def open_session(
     options.intra_op_num_threads = threads or 0
     if not integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
         options.add_session_config_entry(

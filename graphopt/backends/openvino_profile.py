@@ -1,0 +1,122 @@
+"""The time of each layer that OpenVINO runs on the CPU, from its own counters (PERF_COUNT).
+
+A counter is a layer's mean over all runs of a compiled model, in whole microseconds (measured with 2026.4: quick layers
+count 0), so half of one is added. It can't be reset, and a run that met another program's work stays in it; so the
+model is compiled several times, and a layer's time is what the fastest copies say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto
+
+from graphopt.backends.kernel_times import FEWEST_RUNS, MOST_RUNS, WARM_UP, KernelTime, undisturbed
+from graphopt.backends.openvino import LINEAR_LAYERS, compile_model, merged_readers, whole_name
+from graphopt.errors import CalibrationError
+from graphopt.ir.ops import LINEAR
+
+_COPIES = 4
+_ROUNDED_OFF = 0.5e-6
+# What holds values and does nothing when the model runs.
+_STORED = frozenset({"Const", "Constant"})
+
+
+@dataclass(frozen=True)
+class _Layer:
+    kernel: KernelTime
+    linear: bool
+
+
+def profile(
+    model: ModelProto, feeds: Sequence[Mapping[str, NDArray[Any]]], *, threads: int | None = None, seconds: float = 1.0
+) -> list[KernelTime]:
+    """Time every layer, in the order in which they run.
+
+    Args:
+        model: with its weights inside.
+        feeds: samples, run over and over.
+        threads: of OpenVINO; None lets it take the cores.
+        seconds: to spend on running, about; a few runs are always made, and compiling comes on top.
+
+    Raises:
+        UnsupportedError: OpenVINO is not installed, or can't compile the model.
+        CalibrationError: there is no sample, or one can't be run.
+    """
+    if not feeds:
+        raise CalibrationError("timing layers needs at least one sample")
+    copies = [_measure(model, feeds, threads, seconds / _COPIES) for _ in range(_COPIES)]
+    times: dict[str, list[float]] = {}
+    for copy in copies:
+        for layer in copy:
+            times.setdefault(layer.kernel.name, []).append(layer.kernel.seconds)
+    nodes = _nodes(model.graph, copies[0])
+    return [
+        replace(layer.kernel, nodes=nodes[layer.kernel.name], seconds=undisturbed(times[layer.kernel.name]))
+        for layer in copies[0]
+    ]
+
+
+def _measure(
+    model: ModelProto, feeds: Sequence[Mapping[str, NDArray[Any]]], threads: int | None, seconds: float
+) -> list[_Layer]:
+    """The layers of one compiled copy."""
+    compiled = compile_model(model, threads, config={"PERF_COUNT": "YES"})
+    end = time.perf_counter() + seconds
+    try:
+        for run, feed in enumerate(itertools.islice(itertools.cycle(feeds), MOST_RUNS)):
+            if run >= FEWEST_RUNS + WARM_UP and time.perf_counter() > end:
+                break
+            compiled(dict(feed))
+    except RuntimeError as error:
+        raise CalibrationError(f"OpenVINO failed: {error}") from error
+    layers: list[_Layer] = []
+    for op in compiled.get_runtime_model().get_ordered_ops():
+        facts = {key: value.astype(str) for key, value in op.get_rt_info().items()}
+        if facts["layerType"] in _STORED:
+            continue
+        counted = facts.get("execTimeMcs", "")
+        taken = int(counted) * 1e-6 + _ROUNDED_OFF if counted.isdigit() else 0.0
+        name = op.get_friendly_name()
+        inputs = [op.input_value(i).get_node().get_friendly_name() for i in range(op.get_input_size())]
+        original = tuple(dict.fromkeys(whole_name(n) for n in facts["originalLayersNames"].split(",") if n))
+        layers.append(
+            _Layer(
+                KernelTime(name, facts["layerType"], original, tuple(inputs), (name,), taken),
+                facts["layerType"] in LINEAR_LAYERS,
+            )
+        )
+    return layers
+
+
+def _nodes(graph: GraphProto, layers: Iterable[_Layer]) -> dict[str, tuple[str, ...]]:
+    """Layer → the nodes of the model that it came from.
+
+    A layer that a constant Mul or Add was merged into has that one's name alone: the linear node in front is put first.
+    """
+    known = {node.name for node in graph.node}
+    makers = {tensor: node.name for node in graph.node for tensor in node.output if tensor}
+    found = {
+        layer.kernel.name: tuple(
+            dict.fromkeys(n if n in known else makers[n] for n in layer.kernel.nodes if n in known or n in makers)
+        )
+        for layer in layers
+    }
+    linear = {name: layer.kernel.name for layer in layers if layer.linear for name in found[layer.kernel.name]}
+    named = {name for names in found.values() for name in names}
+    readers = merged_readers(graph)
+    for node in graph.node:
+        if node.op_type not in LINEAR or node.name in named:
+            continue
+        tensor = node.output[0]
+        while tensor in readers and readers[tensor].name not in linear:
+            tensor = readers[tensor].output[0]
+        if tensor in readers:
+            layer = linear[readers[tensor].name]
+            found[layer] = (node.name, *found[layer])
+    return found

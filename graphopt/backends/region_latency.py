@@ -1,0 +1,192 @@
+"""How long each region takes in each precision, and each conversion between them, in an engine on this machine.
+
+    seconds of a region = its kernels' time in the engine's profile · (time of a call / sum of the profile)
+
+The float model and a model in each precision are profiled, and timed without profiling in turns, so that the table
+gives back what each of them really takes. Conversions that none of these models has are measured in a small model of
+their own (`conversion_model`) with tensors of the same shapes; its times are scaled as those of the models on average.
+
+What it can't know: what a kernel costs that is fused in all of these models and wouldn't be in a mixed one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, ValueInfoProto
+
+from graphopt.analysis.precision_types import Border, Costs, Regions
+from graphopt.backends.conversion_model import Converted, conversion_model
+from graphopt.backends.engines import Engine
+from graphopt.backends.kernel_times import KernelTime, undisturbed
+from graphopt.backends.latency import time_in_turns
+from graphopt.backends.region_times import RegionTimes, region_times, uniform
+from graphopt.calibration.session import open_session, run_session
+from graphopt.errors import UnsupportedError
+from graphopt.quant.precision import PRECISIONS
+
+BUDGET_SECONDS = 20.0
+# Single calls, and many: the quickest are looked for, and short ones are disturbed least.
+_TIMED_SECONDS, _MOST_ROUNDS = 0.0002, 2000
+_FLOAT = "float32"
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+# A scale outside of this tells of a disturbed measurement, not of the profile's own cost.
+_LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
+_CONVERTED_BETWEEN = ("float32", "int8")
+
+Feeds = Sequence[Mapping[str, NDArray[Any]]]
+Profile = Callable[[ModelProto, Feeds, float], list[KernelTime]]
+
+
+def latency_costs(
+    float_model: ModelProto,
+    models: Mapping[str, ModelProto],
+    regions: Regions,
+    engine: Engine,
+    feeds: Feeds,
+    *,
+    threads: int | None = None,
+    budget: float = BUDGET_SECONDS,
+) -> Costs:
+    """Measure the regions of a model.
+
+    Args:
+        float_model: its node names are those in `regions`.
+        models: precision → the model with every region in it that can have it (`region_times.uniform`), written as the
+            engine wants it; nodes keep their names.
+        regions: of the float model.
+        engine: what runs them.
+        feeds: samples.
+        threads: of the engine; None leaves it to the engine, as users run it.
+        budget: seconds to measure, about; compiling the models comes on top.
+
+    Raises:
+        UnsupportedError: the engine isn't here, doesn't run on this machine, or has no profile.
+        CalibrationError: there is no sample, or one can't be run.
+    """
+    engine.require()
+    if engine.profile is None or engine.run is None:
+        raise UnsupportedError(f"{engine.title} tells no times of its kernels here: take 'bits' as the cost instead")
+    run, profiler = engine.run, engine.profile
+    others = {name: model for name, model in models.items() if name != _FLOAT}
+    # Each model's profile, as many timings in turns, and the conversions.
+    share = budget / (2 * len(others) + 3)
+
+    def profile(model: ModelProto, samples: Feeds, seconds: float) -> list[KernelTime]:
+        return profiler(model, samples, threads, seconds)
+
+    def calls(model: ModelProto) -> Iterator[Any]:
+        return iter(run(model, itertools.cycle(feeds), threads))
+
+    every = {_FLOAT: float_model, **others}
+    measured, count = time_in_turns(
+        [calls(model) for model in every.values()], share * len(every), timed=_TIMED_SECONDS, most=_MOST_ROUNDS
+    )
+    seconds = {name: undisturbed(measured[:, k].tolist()) / count for k, name in enumerate(every)}
+    times = {
+        name: region_times(profile(model, feeds, share), regions, uniform(regions, name))
+        for name, model in every.items()
+    }
+    table = _Table(regions, times[_FLOAT], seconds[_FLOAT])
+    for name in others:
+        table.add(name, times[name], seconds[name])
+    table.convert(float_model, feeds, profile, share)
+    unmeasured = table.fill()
+    note = f"; {', '.join(unmeasured)} taken to be as fast as float32" if unmeasured else ""
+    return table.costs(f"profile of {engine.title} {version(engine.library)} on this machine{note}")
+
+
+class _Table:
+    """Regions and conversions, in seconds of a call without profiling."""
+
+    def __init__(self, regions: Regions, times: RegionTimes, seconds: float) -> None:
+        self.regions = regions
+        self.scale = seconds / max(times.total, 1e-9)
+        self.fixed = times.fixed * self.scale
+        self.seconds = {(name, _FLOAT): taken * self.scale for name, taken in times.regions.items()}
+        self.conversions: dict[tuple[str, str], float] = {}
+        self.scales = [self.scale]
+
+    def add(self, precision: str, times: RegionTimes, seconds: float) -> None:
+        """A model in another precision, `seconds` a call, whose sum the table shall give back."""
+        assignment = uniform(self.regions, precision)
+        own = {name for name, chosen in assignment.items() if chosen == precision}
+        known = self.fixed + sum(self.seconds[name, _FLOAT] for name in assignment if name not in own)
+        new = sum(times.regions[name] for name in own) + sum(times.conversions.values())
+        plain = seconds / max(times.total, 1e-9)
+        scale = min(max((seconds - known) / max(new, 1e-9), _LEAST_SCALE * plain), _LARGEST_SCALE * plain)
+        self.scales.append(plain)
+        for region in self.regions.regions:
+            if precision in region.precisions:
+                base = scale if region.name in own else plain
+                self.seconds[region.name, precision] = times.regions[region.name] * base
+        for key, taken in times.conversions.items():
+            self.conversions.setdefault(key, taken * scale)
+
+    def convert(self, model: ModelProto, feeds: Feeds, profile: Profile, seconds: float) -> None:
+        """Measure conversions that none of the models has."""
+        missing = [key for key in self.possible() if key not in self.conversions]
+        if not missing:
+            return
+        borders = {border.tensor: border for border in self.regions.borders}
+        shapes = _shapes(model, [tensor for tensor, _ in missing], feeds[0])
+        by_name = self.regions.by_name
+        wanted = {key: Converted(shapes[key[0]], self.is_convolved(borders[key[0]], shapes[key[0]])) for key in missing}
+        writes = any(region.writes_form for region in by_name.values())
+        small = conversion_model(sorted({c for c in wanted.values() if 0 not in c.shape}), writes_form=writes)
+        times = region_times(profile(small.model, [small.feed], seconds), small.regions, small.assignment)
+        scale = sum(self.scales) / len(self.scales)
+        for key, converted in wanted.items():
+            place = (small.int8 if key[1] == "int8" else small.float32).get(converted, "")
+            self.conversions[key] = times.conversions.get((place, key[1]), 0.0) * scale
+
+    def fill(self) -> list[str]:
+        """Give precisions that no model was in what float32 takes; their names."""
+        missing = [(r.name, p) for r in self.regions.regions for p in r.precisions if (r.name, p) not in self.seconds]
+        self.seconds.update((key, self.seconds[key[0], _FLOAT]) for key in missing)
+        return sorted({precision for _, precision in missing})
+
+    def possible(self) -> list[tuple[str, str]]:
+        """(border's tensor, form) of each conversion between float32 and 8 bits that an assignment may need."""
+        by_name = self.regions.by_name
+        found: list[tuple[str, str]] = []
+        for border in self.regions.borders:
+            read = {PRECISIONS[p].form for reader in border.readers for p in by_name[reader].precisions}
+            written = (
+                {"float32"}
+                if border.writer is None
+                else {PRECISIONS[p].form for p in by_name[border.writer].precisions}
+            )
+            for form, other in (_CONVERTED_BETWEEN, _CONVERTED_BETWEEN[::-1]):
+                if other in written and (form in read or (border.is_output and form == _FLOAT)):
+                    found.append((border.tensor, form))
+        return found
+
+    def is_convolved(self, border: Border, shape: Sequence[int]) -> bool:
+        """Whether the tensor lies at a convolution, and so in the memory layout of one."""
+        by_name = self.regions.by_name
+        names = (*border.readers, *((border.writer,) if border.writer is not None else ()))
+        return len(shape) == 4 and any(by_name[name].op in _CONVOLUTIONS for name in names)
+
+    def costs(self, source: str) -> Costs:
+        """The table as costs."""
+        return Costs("latency", self.seconds, self.conversions, self.fixed, source)
+
+
+def _shapes(model: ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    """The shape that each tensor has with this sample."""
+    probe = ModelProto()
+    probe.CopyFrom(model)
+    inputs = {value.name for value in model.graph.input}
+    found = {name: tuple(feed[name].shape) for name in tensors if name in feed}
+    wanted = [name for name in dict.fromkeys(tensors) if name not in inputs]
+    del probe.graph.output[:]
+    probe.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
+    if wanted:
+        values = run_session(open_session(probe, optimize=False), feed, "sample 0", wanted)
+        found |= {name: tuple(value.shape) for name, value in zip(wanted, values, strict=True)}
+    return found
