@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.quant.precision import PRECISIONS
+from graphopt.quant.precision import PRECISIONS, PrecisionName
 from graphopt.targets import TARGETS, PrecisionRule, Role, Target
 
 _MARKS = {
@@ -47,7 +47,7 @@ def precision_table() -> str:
     """A Markdown table: a row for each precision that any target has, how each target's models say it, and where."""
     targets = list(TARGETS.values())
     lines = ["| precision | " + " | ".join(t.title for t in targets) + " |", "|---" * (len(targets) + 1) + "|"]
-    names = [p.name for p in PRECISIONS.values() if any(p.name in t.precisions for t in targets)]
+    names: list[PrecisionName] = [p.name for p in PRECISIONS.values() if any(p.name in t.precisions for t in targets)]
     lines += [f"| {name} | " + " | ".join(_where(t.precisions.get(name)) for t in targets) + " |" for name in names]
     lines.append("| *a border costs* | " + " | ".join("; ".join(_borders(t)) for t in targets) + " |")
     return "\n".join(lines)
