@@ -40,7 +40,7 @@ class Budget:
         """The budget in the unit of the costs, `fixed` included."""
         whole = float_cost(regions, costs)
         if self.kind == "bits":
-            return self.value / _FLOAT_BITS * (whole - costs.fixed) + costs.fixed
+            return self.value / _FLOAT_BITS * whole
         return self.value * (whole if self.unit == "x" else _UNITS[self.kind][self.unit])
 
     def __str__(self) -> str:
