@@ -28,7 +28,7 @@ Passes: TypeAlias = str | Sequence[str | Pass]
 Prune: TypeAlias = str | Mapping[str, Any]
 """Options of `eliminate-channels`: "macs=0.5, importance=l1", or as plain values by name."""
 
-DEFAULT_PRESET = "int8"
+DEFAULT_PRESET, MIXED = "int8", "mixed"
 # By name: importing the passes brings in what ranks, sizes and solves, a sixth of the command line's time to start.
 PRUNING = "eliminate-channels"
 ASSIGNING = "assign-precision"
@@ -49,6 +49,11 @@ class Choice:
     def has(self, wanted: type[Pass]) -> bool:
         """Whether a pass of this class is among them."""
         return any(isinstance(p, wanted) for p in self.passes)
+
+    @property
+    def assigns(self) -> bool:
+        """Whether a pass assigns precisions."""
+        return any(p.name == ASSIGNING for p in self.passes)
 
     def rewrites_before(self, stop: type[Pass]) -> str:
         """The lossless passes before the first `stop`, as text: what decides which values a name stands for."""
@@ -74,6 +79,9 @@ def choose_pipeline(
     keep_float: Sequence[str] = (),
     method: str | None = None,
     percentile: float | None = None,
+    budget: str | None = None,
+    precision: Sequence[str] = (),
+    precision_plan: str | Path | None = None,
 ) -> Choice:
     """Work out what to run.
 
@@ -87,6 +95,9 @@ def choose_pipeline(
         keep_float: nodes to keep in float, added to the option of `plan-quantization`.
         method: how `calibrate` chooses ranges.
         percentile: the parameter of the method of this name, which it implies.
+        budget: what `assign-precision` may spend: "latency=0.6x".
+        precision: rules for it, added to its own: "Softmax=float".
+        precision_plan: an assignment that was saved, in place of a new one.
 
     Raises:
         ConfigError: there is no such target; more than one way is given, a name or option is unknown, or `skip`,
@@ -118,7 +129,33 @@ def choose_pipeline(
         chosen = tuple(
             make_pass(Calibrate, {**plain_options(p), **options}) if isinstance(p, Calibrate) else p for p in chosen
         )
-    return Choice(chosen, aim, pipeline.settings)
+    return Choice(_assigning(chosen, budget, precision, precision_plan), aim, pipeline.settings)
+
+
+def _assigning(
+    passes: tuple[Pass, ...], budget: str | None, precision: Sequence[str], plan: str | Path | None
+) -> tuple[Pass, ...]:
+    """With these options of the passes that assign precisions."""
+    given = {"--budget": budget, "--precision": tuple(precision), "--precision-plan": plan}
+    options = [name for name, value in given.items() if value]
+    if not options:
+        return passes
+    if not any(p.name == ASSIGNING for p in passes):
+        raise ConfigError(
+            f"{options[0]} is for the pass '{ASSIGNING}', which is not in the pipeline: give --preset mixed, or a "
+            "pipeline that has it"
+        )
+    if plan is not None and len(options) > 1:
+        raise ConfigError(f"{options[0]} and --precision-plan are given: a saved assignment has every precision")
+
+    def changed(old: Pass) -> Pass:
+        values = plain_options(old)
+        values |= {} if budget is None else {"budget": budget}
+        values |= {} if plan is None else {"plan": str(plan)}
+        values |= {"precision": [*values.get("precision", ()), *precision]} if precision else {}
+        return make_pass(type(old), values)
+
+    return tuple(changed(p) if p.name == ASSIGNING else p for p in passes)
 
 
 def _pruning(passes: tuple[Pass, ...], prune: Prune | None) -> tuple[Pass, ...]:

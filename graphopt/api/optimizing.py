@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from numpy.typing import ArrayLike
 
-from graphopt.api.choice import Passes, Prune, choose_pipeline
+from graphopt.api.choice import MIXED, Passes, Prune, choose_pipeline
 from graphopt.api.emitting import Saved, check_format, check_output, check_sizes, save_result
 from graphopt.api.guarding import Guard
 from graphopt.api.metrics import Demand, Judge, Metric, demand
+from graphopt.api.mixing import Mixing, Terms, check_engine, contest, floor_of
 from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.api.replanning import Compiled, Watch
 from graphopt.api.verifying import check_verifiable, prove
@@ -32,14 +34,18 @@ from graphopt.report.samples import open_samples, reported, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
 
+if TYPE_CHECKING:  # the solvers behind assignment bring scipy in
+    from graphopt.analysis.precision_record import PrecisionChoice
+
 
 @dataclass(frozen=True)
 class Result:
-    """A compiled model and the report of how it came about."""
+    """A compiled model and the report of how it came about; `precision`: the assignment that it has, if there is one."""
 
     graph: Graph
     report: Report
     target: Target | None = None
+    precision: PrecisionChoice | None = None
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -78,6 +84,9 @@ def optimize(
     prune: Prune | None = None,
     skip: Sequence[str] = (),
     keep_float: Sequence[str] = (),
+    budget: str | None = None,
+    precision: Sequence[str] = (),
+    precision_plan: str | Path | None = None,
     method: str | None = None,
     percentile: float | None = None,
     max_drop: float | None = None,
@@ -98,8 +107,9 @@ def optimize(
     Args:
         model: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns.
         target: onnxruntime, openvino, tensorrt, tflite; may also come from `config`.
-        preset: "int8" (the default), "int8-accurate", which also recovers what 8 bits lose, or "float", which only
-            simplifies. Or, in its place:
+        preset: "int8" (the default), "int8-accurate", which also recovers what 8 bits lose, "mixed", which gives each
+            part the precision that serves the whole and never ships what is slower, or "float", which only simplifies.
+            Or, in its place:
         config: a pipeline file (TOML).
         passes: a pipeline as text, or passes.
         calibration_data: samples that the ranges of activations come from.
@@ -112,11 +122,19 @@ def optimize(
             ({"macs": 0.5}). It runs in front of what prepares and plans 8 bits; what it did is `report.elimination`.
         skip: names of passes to leave out.
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
+        budget: with a pass that assigns precisions: what the result may take, "latency=0.6x" or "size=0.3x" of the
+            float model's, or "bits=6" a weight on average, see `analysis.precision_budget`.
+        precision: likewise: precisions that are given, "Softmax=float" or "head/*=float16": a pattern of node names, or
+            an operator, and the precision. Of several that match the last one counts.
+        precision_plan: a file with an assignment that `Result.precision` has saved, in place of a new one; it needs
+            no samples.
         method: how ranges are chosen from what was observed: "minmax", "ema", "percentile", "kl", "mse", "auto".
         percentile: the share of values, in percent, that method "percentile" covers; it implies that method.
         max_drop: how far the result's accuracy may fall below the float model's, on the validation samples (for want of
             them, the calibration samples): points of top-1, or the unit of `metric`. Where it falls further, the layers
-            that lose most stay float, until it holds. See `api.guarding`.
+            that lose most stay float, until it holds. See `api.guarding`. Where precisions are assigned, the next
+            more accurate assignment is taken until it holds; preset "mixed" demands 0.5 points, or 20 dB where there
+            are no labels, when nothing is demanded here. See `api.mixing`.
         metric: what `max_drop` is about: "top1" (the default), or "module:function" or a function of your own, which
             is called with (runs, labels), see `api.metrics`, and returns a number, of which more is better.
         min_sqnr: in place of `max_drop`: the least SQNR, in dB, that each output must have.
@@ -148,7 +166,11 @@ def optimize(
         keep_float=keep_float,
         method=method,
         percentile=percentile,
+        budget=budget,
+        precision=precision,
+        precision_plan=precision_plan,
     )
+    mixes = preset == MIXED and choice.assigns and precision_plan is None
     if layers and not choice.has(PlanQuantization):
         raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
     if layers and calibration_data is None and validation_data is None and choice.settings.calibration_data is None:
@@ -160,10 +182,12 @@ def optimize(
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
         raise ConfigError("labels are given without validation data: they are the classes of its samples")
-    if choice.has(Calibrate) and calibration_data is None and ranges is None:
+    if choice.has(Calibrate) and calibration_data is None and ranges is None and precision_plan is None:
         raise CalibrationError(NO_SAMPLES)
     check_format(output, choice.target)
-    check_output(output, (model, config, calibration_data, validation_data, ranges))
+    check_output(output, (model, config, calibration_data, validation_data, ranges, precision_plan))
+    if mixes:
+        check_engine(choice.target)
     if verify:
         check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
@@ -181,26 +205,33 @@ def optimize(
     ctx.ranges = read_ranges(ranges, model, base_dir, choice)
 
     samples = {"validation": validation, "calibration": calibration}
-    judge = None if demanded is None else _judge(demanded, model, base_dir, comparable(**samples), threads, progress)
+    chosen = comparable(**samples)
+    floor = floor_of(demanded, chosen) if mixes and chosen is not None else demanded
+    judge = None if floor is None else _judge(floor, model, base_dir, chosen, threads, progress)
 
     watch = Watch()
     watching = (Reproducer(), Verify()) if instruments is None else instruments
     if judge is not None or layers:  # it keeps the float weights alive
         watching = (watch, *watching)
     records = PassManager(choice.passes, watching).run(graph, ctx)
-    compiled, guarded = Compiled(graph, choice.passes, tuple(records), ctx.remarks), None
-    if judge is not None:
+    compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, ctx.precision)
+    guarded = mixed = None
+    if judge is not None and compiled.precision is not None:
+        terms = Terms(demanded is not None, validation is None, keep_original=prune is None)
+        mixing = Mixing(compiled, watch, ctx, judge, terms, progress)
+        compiled, mixed = mixing.ship(*contest(model, base_dir, mixing)) if mixes else mixing.hold()
+    elif judge is not None:
         compiled, guarded = Guard(compiled, watch, ctx, judge, progress).hold(on_calibration_data=validation is None)
     graph = compiled.graph
 
     measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
     errors = None
     if layers:
-        errors = watch.errors(compiled.graph, comparable(**samples), threads)
+        errors = watch.errors(compiled.graph, chosen, threads)
     verification = None
     if verify and choice.target is not None:
         verification = prove(
-            model, graph, choice.target, comparable(validation, calibration),
+            model, graph, choice.target, chosen,
             base_dir=base_dir, device=device, threads=threads, progress=progress,
         )  # fmt: skip
     saved = Saved(()) if output is None else save_result(graph, output, choice.target)
@@ -222,8 +253,9 @@ def optimize(
         verification=verification,
         guarded=guarded,
         errors=errors,
+        mixed=mixed,
     )
-    return Result(graph, report, choice.target)
+    return Result(graph, report, choice.target, compiled.precision)
 
 
 def _judge(

@@ -42,10 +42,18 @@ class Stopwatch:
         Raises:
             UnsupportedError: the engine can't load one of them.
         """
+        reference, title = self.open(), self.engine.title
+        return measure_latency(reference, self._run(model), engine=title, threads=self.threads, budget=self.budget)
+
+    def open(self) -> Runs:
+        """Calls of the float model.
+
+        Raises:
+            UnsupportedError: the engine can't load it.
+        """
         if self._calls is None:
             self._calls = self._run(self.reference)
-        title = self.engine.title
-        return measure_latency(self._calls, self._run(model), engine=title, threads=self.threads, budget=self.budget)
+        return self._calls
 
     def _run(self, model: Model) -> Runs:
         """Endless calls, the first one made: engines open a model when it is first called."""

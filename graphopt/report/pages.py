@@ -12,6 +12,7 @@ from graphopt.report.elimination import elimination_page
 from graphopt.report.guarding import guarded_page
 from graphopt.report.inspection import Inspection, Port
 from graphopt.report.layer_errors import layer_errors_page
+from graphopt.report.precision import precision_page
 from graphopt.report.summary import Layer, Report, Size
 from graphopt.report.units import (
     bytes_text,
@@ -48,6 +49,8 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     page += [Line(), *_accuracy(report)]
     if report.guarded is not None:
         page += [Line(), *guarded_page(report.guarded)]
+    if report.mixed is not None:
+        page += [Line(), *precision_page(report.mixed)]
     if report.errors is not None:
         page += [Line(), *layer_errors_page(report.errors)]
     if report.verification is not None:

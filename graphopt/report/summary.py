@@ -16,6 +16,7 @@ from graphopt.ir.to_proto import value_bytes
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import PassRecord, Remark
 from graphopt.report.guarding import Guarded
+from graphopt.report.precision import Mixed
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
@@ -95,6 +96,7 @@ class Report:
         guarded: what the accuracy guard did; None when nothing was demanded.
         errors: what each layer loses; None when it wasn't asked for.
         elimination: which channels were removed; None when that wasn't asked for.
+        mixed: what mixed precision ships and what it was chosen from; None where nothing was chosen.
     """
 
     source: str
@@ -114,6 +116,7 @@ class Report:
     guarded: Guarded | None = None
     errors: ErrorReport | None = None
     elimination: Elimination | None = None
+    mixed: Mixed | None = None
 
     @property
     def declined(self) -> Counter[str]:
