@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from graphopt.calibration.moments import Moments
+from graphopt.calibration.moments import InputMoments, Moments
+from graphopt.calibration.windows import Windows
+from graphopt.ir.linear import Linear
+from graphopt.passes._simulation import Pair
 from graphopt.quant.adaptive_rounding import Array, damped, output_error, round_adaptively
 
 # How far to trust directions of the input that the samples showed little of: shares of the mean variance that are added
@@ -104,3 +110,33 @@ class LayerRounding:
             gain = 2 * np.einsum("grk,grk->gr", there, step) - output_error(step, second)
             gains.append(float(np.sum(gain * self.scale[..., 0] ** 2)))
         return np.array(gains)
+
+
+@dataclass(frozen=True)
+class RowParts:
+    """Rows [out channel, weight] as [block, row, weight]: a group's rows read the same, a block is a part of them."""
+
+    groups: int
+    parts: int
+
+    def cut(self, rows: Array) -> Array:
+        """Bring rows into blocks."""
+        apart = rows.reshape(self.groups, len(rows) // self.groups, self.parts, -1)
+        return np.moveaxis(apart, 2, 1).reshape(self.groups * self.parts, len(rows) // self.groups, -1)
+
+    def join(self, blocks: Array) -> Array:
+        """Undo `cut`."""
+        apart = blocks.reshape(self.groups, self.parts, *blocks.shape[1:])
+        return np.moveaxis(apart, 1, 2).reshape(self.groups * blocks.shape[1], -1)
+
+
+def input_moments(pair: Pair, layer: Linear, data: str, *, asymmetric: bool = True) -> InputMoments:
+    """Of what the layer reads: `data` in the quantized model, and unless not `asymmetric` in the float model, too."""
+    moments = InputMoments(Windows.of(layer), pair.quantized.samples)
+    found = pair.quantized.fetch([data])[0]
+    exact: Sequence[NDArray[Any] | None] = [None] * len(found)
+    if asymmetric:
+        exact = pair.reference.fetch([layer.data.name])[0]
+    for quantized, wanted in zip(found, exact, strict=True):
+        moments.update(quantized, wanted)
+    return moments

@@ -17,19 +17,15 @@ Declines without samples, and for a weight that several layers read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import numpy_helper
 
-from graphopt.calibration.moments import InputMoments
-from graphopt.calibration.windows import Windows
 from graphopt.ir import Graph
 from graphopt.ir.linear import Linear, bias_add, linear_result
-from graphopt.passes._layer_rounding import LayerRounding
+from graphopt.passes._layer_rounding import LayerRounding, RowParts, input_moments
 from graphopt.passes._planned_weights import PlannedWeight, exact_range, own_values, planned_weights
 from graphopt.passes._simulation import Pair, open_pair
 from graphopt.passes.correct_bias import along, mean_shift
@@ -90,8 +86,8 @@ class _Sweep:
         integers, scales = (numpy_helper.to_array(self.stored[name]) for name in dequantize.input[:2])
         # A MatMul without bias can't leave anything to correct-bias.
         biased = layer.kind != "MatMul" or bias_add(self.graph, layer) is not None
-        moments = self._moments(layer, node)
-        blocks = _Blocks(layer.groups if layer.is_conv else 1, moments.blocks)
+        moments = input_moments(self.pair, layer, node.input[layer.data_index], asymmetric=self.options.asymmetric)
+        blocks = RowParts(layer.groups if layer.is_conv else 1, moments.blocks)
         scale = scales.reshape(-1)[weight.owner].astype(np.float64)[:, None]
         rows = weight.rows()
         problem = LayerRounding(
@@ -121,17 +117,6 @@ class _Sweep:
             self._take_back_shift(layer)
         return q is not None
 
-    def _moments(self, layer: Linear, node: NodeProto) -> InputMoments:
-        """Of what the layer reads in both models."""
-        moments = InputMoments(Windows.of(layer), self.pair.quantized.samples)
-        found = self.pair.quantized.fetch([node.input[layer.data_index]])[0]
-        exact: Sequence[NDArray[Any] | None] = [None] * len(found)
-        if self.options.asymmetric:
-            exact = self.pair.reference.fetch([layer.data.name])[0]
-        for quantized, wanted in zip(found, exact, strict=True):
-            moments.update(quantized, wanted)
-        return moments
-
     def _take_back_shift(self, layer: Linear) -> None:
         """Let the layers behind see what `correct-bias` is going to make of the result."""
         name = linear_result(self.graph, layer).name
@@ -139,21 +124,3 @@ class _Sweep:
         shift = mean_shift(wanted, found, layer.output_channel_axis).astype(np.float32)
         added = along(shift, found[0].ndim, layer.output_channel_axis)
         self.pair.quantized.replace(name, [values + added for values in found])
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Rows [out channel, weight] as [block, row, weight]: a group's rows read the same, a block is a part of them."""
-
-    groups: int
-    parts: int
-
-    def cut(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Bring rows into blocks."""
-        apart = rows.reshape(self.groups, len(rows) // self.groups, self.parts, -1)
-        return np.moveaxis(apart, 2, 1).reshape(self.groups * self.parts, len(rows) // self.groups, -1)
-
-    def join(self, blocks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Undo `cut`."""
-        apart = blocks.reshape(self.groups, self.parts, *blocks.shape[1:])
-        return np.moveaxis(apart, 1, 2).reshape(self.groups * blocks.shape[1], -1)
