@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the solvers behind assignment bring scipy in
 
 @dataclass(frozen=True)
 class Result:
-    """A compiled model and the report of how it came about; `precision`: the assignment that it has, if there is one."""
+    """A compiled model, the report of how it came about, and the assignment of precisions that it has, if any."""
 
     graph: Graph
     report: Report

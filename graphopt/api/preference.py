@@ -1,7 +1,7 @@
 """Which candidate ships: above the floor, not slower than the original, within the budget, fastest, smallest.
 
 What can't be told apart by measuring counts as equally fast: then the smaller one ships, and of two about as small the
-more accurate one.
+more accurate one. The simplified model ships before the original, which it equals.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def prefer(candidates: Sequence[Candidate], *, keep_original: bool = True) -> Pr
     ties = [c for c in pool if _as_fast(c, fastest)]
     smallest = min(c.weight_bytes for c in ties)
     small = [c for c in ties if c.weight_bytes <= (1 + _ABOUT_AS_SMALL) * smallest]
-    best = max(small, key=lambda c: (c.value, _speed(c)))
+    best = max(small, key=lambda c: (c.name != ORIGINAL, c.value, c.sqnr_db, _speed(c)))
     return Preferred(candidates.index(best), _why(best, fastest, candidates))
 
 
