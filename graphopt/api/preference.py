@@ -65,12 +65,12 @@ def _speed(candidate: Candidate) -> float:
 
 
 def _as_fast(candidate: Candidate, fastest: Candidate) -> bool:
-    """Whether measuring doesn't tell them apart: each is within the other's quartiles."""
-    if candidate is fastest or _speed(candidate) == _speed(fastest):
-        return True
-    if fastest.latency is None or _speed(candidate) < fastest.latency.speedup_low:
-        return False
-    return candidate.latency is None or fastest.latency.speedup <= candidate.latency.speedup_high
+    """Whether measuring doesn't tell them apart: each that was measured has the other within its quartiles."""
+    pairs = ((candidate.latency, _speed(fastest)), (fastest.latency, _speed(candidate)))
+    spans = [(latency.speedup_low, other, latency.speedup_high) for latency, other in pairs if latency is not None]
+    if candidate is fastest or not spans:
+        return _speed(candidate) == _speed(fastest)
+    return all(low <= other <= high for low, other, high in spans)
 
 
 def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -> str:
