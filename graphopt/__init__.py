@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         lint,
         optimize,
         repair,
+        trace,
         verify,
     )
     from graphopt.backends.agreement import Agreement
@@ -63,6 +64,7 @@ _MODULES = {
         "lint",
         "optimize",
         "repair",
+        "trace",
         "verify",
     ),
     "graphopt.backends.agreement": ("Agreement",),
@@ -121,6 +123,7 @@ __all__ = [
     "optimize",
     "repair",
     "save",
+    "trace",
     "verify",
 ]
 

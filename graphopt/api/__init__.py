@@ -13,6 +13,7 @@ from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, optimize
 from graphopt.api.ranges import Calibration
 from graphopt.api.repairing import Repair, repair
+from graphopt.api.tracing import trace
 from graphopt.api.verifying import VerificationError, verify
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "lint",
     "optimize",
     "repair",
+    "trace",
     "verify",
 ]

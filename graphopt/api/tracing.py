@@ -1,0 +1,63 @@
+"""`trace`: the life of a node through a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphopt.api.choice import Passes, Prune, choose_pipeline
+from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.calibration import Preprocess, Source
+from graphopt.errors import CalibrationError
+from graphopt.ir import load
+from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
+from graphopt.pipeline import PassManager
+from graphopt.pipeline.instruments import History, Reproducer, Verify
+from graphopt.pipeline.passes import Progress
+from graphopt.report.samples import open_samples
+from graphopt.report.trace import Life, life_of
+from graphopt.targets import Target
+
+
+def trace(
+    model: object,
+    nodes: Sequence[str],
+    *,
+    target: str | Target | None = None,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    passes: Passes | None = None,
+    calibration_data: Source | None = None,
+    ranges: str | Path | Calibration | None = None,
+    preprocess: str | Path | Preprocess | None = None,
+    prune: Prune | None = None,
+    skip: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
+    method: str | None = None,
+    percentile: float | None = None,
+    base_dir: str | Path | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> list[Life]:
+    """Run a pipeline and tell what became of `nodes`: names of nodes of the model as it comes, of the result, or of
+    anything in between. Nothing is written. Other arguments as in `optimize`.
+
+    Raises:
+        GraphoptError: something on the user's side is wrong: a ConfigError for a name that no graph of the run has.
+        InternalError: a pass broke the model.
+    """
+    choice = choose_pipeline(
+        target, preset=preset, config=config, passes=passes, prune=prune, skip=skip, keep_float=keep_float,
+        method=method, percentile=percentile,
+    )  # fmt: skip
+    source = choice.settings.calibration_data if calibration_data is None else calibration_data
+    ranges = choice.settings.ranges if ranges is None else ranges
+    if choice.has(Calibrate) and source is None and ranges is None:
+        raise CalibrationError(NO_SAMPLES)
+    graph = load(model, base_dir=base_dir)
+    samples = None if source is None else open_samples(source, graph, "calibration data", preprocess)
+    ctx = choice.context(samples, threads, progress, None)
+    ctx.ranges = read_ranges(ranges, model, base_dir, choice)
+    history = History()
+    PassManager(choice.passes, (history, Reproducer(), Verify())).run(graph, ctx)
+    return [life_of(history, node) for node in nodes]
