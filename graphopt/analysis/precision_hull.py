@@ -10,7 +10,7 @@ from typing import NamedTuple
 from graphopt.analysis.highs import Effort
 from graphopt.analysis.precision_cut import cut_of
 from graphopt.analysis.precision_linear import Linear
-from graphopt.analysis.precision_terms import Paid, Terms
+from graphopt.analysis.precision_terms import Paid, Terms, cost_of, error_of
 
 # One unit of the first outweighs everything of the second: sums are about 2**64.
 _FIRST = 2**70
@@ -79,7 +79,7 @@ class Hull:
 
     @staticmethod
     def _size(point: Point, of_cost: bool) -> int:
-        return point.paid.cost if of_cost else point.paid.error
+        return (cost_of if of_cost else error_of)(point.paid)
 
     def _least(self, error: int, cost: int, start: Point | None) -> Point:
         if self._cut is not None:
@@ -104,10 +104,10 @@ class Hull:
                 return Point(found, self.terms.of(found), True)
         first = self._least(*((0, 1) if by_cost else (1, 0)), None)
         best = self.linear.minimise(
-            (lambda paid: paid.error) if by_cost else (lambda paid: paid.cost),
+            error_of if by_cost else cost_of,
             self._effort,
             first.precisions,
-            (lambda paid: paid.cost) if by_cost else (lambda paid: paid.error),
+            cost_of if by_cost else error_of,
             self._size(first, by_cost),
         )
         assert best.precisions is not None  # it starts from one

@@ -5,12 +5,10 @@ The corners of the hull next to the limit (`precision_hull`) are what the progra
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from graphopt.analysis.highs import Effort, within
 from graphopt.analysis.precision_hull import Hull
 from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_terms import Paid, terms_of
+from graphopt.analysis.precision_terms import cost_of, error_of, terms_of
 from graphopt.analysis.precision_types import CostKind, Problem, Solution
 from graphopt.errors import ConfigError
 
@@ -56,8 +54,7 @@ def least_cost(problem: Problem, max_error: float, *, effort: Effort = EFFORT) -
 
 def within_limit(problem: Problem, hull: Hull, limit: float, *, of_cost: bool, effort: Effort) -> Solution:
     """The best assignment under a limit that one of the hull's ends keeps to."""
-    size: Callable[[Paid], int] = _cost_of if of_cost else _error_of
-    goal: Callable[[Paid], int] = _error_of if of_cost else _cost_of
+    goal, size = (error_of, cost_of) if of_cost else (cost_of, error_of)
     unit = hull.terms.units[of_cost]
     # What `within` grants, of the whole limit, `fixed` included. No sum is above 2**66.
     most = round(min((limit * (1 + 1e-9) - (problem.costs.fixed if of_cost else 0.0)) / unit, 2.0**66))
@@ -67,14 +64,6 @@ def within_limit(problem: Problem, hull: Hull, limit: float, *, of_cost: bool, e
     best = hull.linear.minimise(goal, effort, inside.precisions, size, most)
     assert best.precisions is not None  # it starts from one
     return evaluate(problem, best.precisions, proven=best.proven)
-
-
-def _error_of(paid: Paid) -> int:
-    return paid.error
-
-
-def _cost_of(paid: Paid) -> int:
-    return paid.cost
 
 
 def _cost(kind: CostKind, value: float) -> str:

@@ -36,6 +36,16 @@ class Paid(NamedTuple):
     cost: int
 
 
+def error_of(paid: Paid) -> int:
+    """The error alone."""
+    return paid.error
+
+
+def cost_of(paid: Paid) -> int:
+    """The cost alone."""
+    return paid.cost
+
+
 class Literal(NamedTuple):
     """`region` has one of `precisions`: some of its choices, but not all of them."""
 
