@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,6 +30,7 @@ from graphopt.ir.float_parameters import LOW_FLOATS, FloatParameters
 from graphopt.ir.ops import QUANTIZE
 from graphopt.passes._cast_islands import insert_casts
 from graphopt.pipeline import Context, Pass
+from graphopt.quant.node_patterns import any_names_node
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -86,7 +86,7 @@ class ConvertFloat(Pass):
             ctx.remarks.note(None, f"{len(low)} nodes compute in {self.dtype}, with {done.casts} Casts at the borders")
 
     def _parameters(self, graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
-        if any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float):
+        if any_names_node(self.keep_float, node.name, node.op):
             return "the user keeps it"
         return narrowed(graph, node, dtype)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from graphopt.analysis.fragile import fragile
@@ -23,6 +22,7 @@ from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.ops import LINEAR
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
+from graphopt.quant.node_patterns import any_names_node
 from graphopt.targets import Target
 
 
@@ -59,7 +59,7 @@ class PlanQuantization(Pass):
         kept |= {
             node.name: "the user keeps it in float"
             for node in graph.nodes
-            if any(fnmatchcase(node.name, p) or node.op == p for p in self.keep_float)
+            if any_names_node(self.keep_float, node.name, node.op)
         }
         placement = place(graph, ctx.target, lambda node: kept.get(node.name))
         fill_plan(graph, ctx.target, placement)

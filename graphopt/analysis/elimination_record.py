@@ -10,7 +10,6 @@ Replaying it needs no samples; the repair does. `layers` and whatever else a rea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,10 @@ import numpy as np
 
 from graphopt.analysis.coupling_groups import Kept
 from graphopt.errors import ConfigError
-from graphopt.ir.files import replacing
+from graphopt.ir.records import damaged, read_record, write_record
 
 _FORMAT, _VERSION = "graphopt-elimination", 1
+_TITLE = "elimination plan"
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,8 @@ class Elimination:
         groups = [
             {"name": g.name, "units": g.units, "remove": list(g.removed), "layers": list(g.layers)} for g in self.groups
         ]
-        content = {"format": _FORMAT, "version": _VERSION, "importance": self.importance, "groups": groups}
-        # One line for each group, so that a line can be edited and a diff be read.
-        lines = ",\n  ".join(json.dumps(group) for group in groups)
-        head = json.dumps({k: v for k, v in content.items() if k != "groups"})[:-1]
-        with replacing(Path(path)) as file:
-            file.write(f'{head},\n "groups": [\n  {lines}\n ]}}\n'.encode())
+        head = {"format": _FORMAT, "version": _VERSION, "importance": self.importance}
+        write_record(Path(path), head, {"groups": groups})
 
 
 def read_plan(path: str | Path, units: Mapping[str, int]) -> dict[str, Kept]:
@@ -137,21 +133,14 @@ def read_plan(path: str | Path, units: Mapping[str, int]) -> dict[str, Kept]:
     Raises:
         ConfigError: the file can't be read or isn't a plan, or a group of it isn't in the graph or has other units.
     """
-    try:
-        content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"can't read the elimination plan '{path}': {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"the elimination plan '{path}' isn't JSON: {error}") from error
-    fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    if fields.get("format") != _FORMAT or fields.get("version") != _VERSION:
-        raise ConfigError(f"'{path}' is not an elimination plan of version {_VERSION}: save one with --save-prune-plan")
+    source = Path(path)
+    fields = read_record(source, _FORMAT, _VERSION, _TITLE, "save one with --save-prune-plan")
     found: dict[str, Kept] = {}
     for entry in cast("list[Any]", fields.get("groups") or []):
         try:
             name, count, remove = str(entry["name"]), int(entry["units"]), [int(u) for u in entry["remove"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"the elimination plan '{path}' is damaged at {str(entry)[:80]}") from error
+            raise damaged(source, _TITLE, entry) from error
         if not remove:
             continue
         if units.get(name) != count:

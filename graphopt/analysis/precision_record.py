@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graphopt.analysis.precision_types import Problem, Solution
+from graphopt.analysis.saved_precisions import save_precisions
+from graphopt.quant import TensorPlan
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class PrecisionChoice:
         chosen: the one that was taken, as the target's rules let it be carried out.
         demand: what it was chosen for: "latency=0.6x", "the least cost within an error of …", "a saved assignment".
         reasons: name of a region → why it couldn't have another precision: forbidden, pinned by the user.
+        target: name of the target that it is for.
+        kept_float: nodes that get no 8 bits whatever is assigned → why; what the regions were found with.
+        tensors: the activations of the plan with everything in 8 bits, with their ranges.
     """
 
     problem: Problem
@@ -26,3 +32,23 @@ class PrecisionChoice:
     chosen: Solution
     demand: str
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    target: str = ""
+    kept_float: Mapping[str, str] = field(default_factory=dict[str, str])
+    tensors: Mapping[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
+
+    def save_plan(self, path: str | Path) -> None:
+        """Write the chosen assignment as JSON, whole or not at all; `saved_precisions.read_plan` reads it.
+
+        Raises:
+            EmitError: the file can't be written.
+        """
+        save_precisions(
+            path,
+            self.problem,
+            self.chosen,
+            target=self.target,
+            demand=self.demand,
+            reasons=self.reasons,
+            kept_float=self.kept_float,
+            tensors=self.tensors,
+        )
