@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from onnx import ModelProto
 
 from graphopt.analysis.elimination_record import Elimination
 from graphopt.analysis.macs import layer_macs
-from graphopt.backends.agreement import Agreement, compare_models, labels_of, top1
+from graphopt.backends.agreement import Agreement, Reference, labels_of, top1
 from graphopt.calibration import Dataset
 from graphopt.calibration.python_source import import_function, is_function_name
 from graphopt.calibration.session import open_session, run_session
@@ -116,6 +117,11 @@ class Judge:
         self.demanded, self.float_model, self.samples, self.threads = demanded, float_model, samples, threads
         self.reference = math.inf if demanded.metric == SQNR else self.score(float_model)
 
+    @cached_property
+    def expected(self) -> Reference:
+        """What models are compared with."""
+        return Reference(self.float_model, self.samples, threads=self.threads)
+
     def holds(self, value: float) -> bool:
         """Whether a model with this value will do."""
         return self.demanded.holds(self.reference, value)
@@ -127,7 +133,7 @@ class Judge:
             GraphoptError: it can't be run, or the user's function failed.
         """
         if self.demanded.metric == SQNR:
-            return lowest_sqnr(compare_models(self.float_model, model, self.samples, threads=self.threads))
+            return lowest_sqnr(self.expected.compare(model))
         function = self.demanded.function or top1_percent
         try:
             value = float(function(self.runs(model), self.samples.labels))
@@ -145,7 +151,7 @@ class Judge:
         Raises:
             GraphoptError: it can't be run, or the user's function failed.
         """
-        agreement = compare_models(self.float_model, model, self.samples, threads=self.threads)
+        agreement = self.expected.compare(model)
         if self.demanded.metric == SQNR:
             return lowest_sqnr(agreement), agreement
         if self.demanded.metric == TOP1 and agreement.other_accuracy is not None:

@@ -19,6 +19,7 @@ from graphopt.report.pages import summary_page
 from graphopt.report.verification import verification_page
 
 _DEBUG = "Looking inside"
+_MIXED = "Mixed precision (--preset mixed, or passes with assign-precision)"
 
 
 def optimize(
@@ -49,6 +50,38 @@ def optimize(
     ] = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            rich_help_panel=_MIXED,
+            help="What the result may take: latency=0.6x or size=0.3x of the float model's, or bits=6 a weight.",
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=NAME",
+            rich_help_panel=_MIXED,
+            help="Give these nodes this precision: 'Softmax=float', 'head/*=float16'. Repeatable; the last one counts.",
+        ),
+    ] = None,
+    save_precision_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", rich_help_panel=_MIXED, help="Write the assignment, to edit and replay it."),
+    ] = None,
+    precision_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", rich_help_panel=_MIXED, help="Replay an assignment; it needs no samples."),
+    ] = None,
+    front: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            rich_help_panel=_MIXED,
+            help="Write the front of error and cost: a .csv, a picture (.png, .svg), or both into a folder.",
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -139,6 +172,9 @@ def optimize(
                 prune=prune,
                 skip=options.split(skip),
                 keep_float=tuple(keep_float or ()),
+                budget=budget,
+                precision=tuple(precision or ()),
+                precision_plan=precision_plan,
                 method=calibration_method,
                 percentile=percentile,
                 max_drop=max_drop,

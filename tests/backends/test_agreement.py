@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graphopt.backends import agreement
 from graphopt.backends.agreement import (
     compare_models,
     cosine,
@@ -137,3 +138,22 @@ def test_a_model_without_numbers():
     text = model("y = Identity(x)", "string[1] x) => (string[1] y")
     with pytest.raises(ConfigError, match="no numeric output"):
         compare_models(text, text, data(text, x=np.array([["a"]])))
+
+
+@pytest.mark.parametrize(("keep", "runs"), [(2**20, 1), (0, 2), (4 * 4 * 3 - 1, 2)])
+def test_a_reference_runs_once_where_its_outputs_are_small(monkeypatch, keep, runs):
+    """Four samples with one output of three values each."""
+    first, others = model("y = Identity(x)"), [model("y = Mul(x, x)"), model("y = Neg(x)")]
+    samples = data(first, x=RNG.normal(size=(4, 3)).astype(np.float32))
+    reference = agreement.Reference(first, samples, keep_bytes=keep)
+    real, calls = agreement.run_session, []
+
+    def counting(session, *arguments):
+        calls.append(session)
+        return real(session, *arguments)
+
+    monkeypatch.setattr(agreement, "run_session", counting)
+    found = [reference.compare(other) for other in others]
+    assert calls.count(reference.session) == 4 * runs
+    monkeypatch.undo()
+    assert found == [compare_models(first, other, samples) for other in others]
