@@ -5,17 +5,15 @@ Needs matplotlib (`pip install 'graphopt[plot]'`).
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graphopt.ir.files import replacing
+from graphopt.calibration.figures import COLORS, new_figure, save, soften
+from graphopt.errors import ConfigError
 
-# Told apart by people who see colours differently (Okabe and Ito), then by marker and dash.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dv<>PX*p"
 _DASHES = ("-", "--")
 
@@ -43,10 +41,9 @@ def draw(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
     The first curve of each model is the baseline, in both columns.
     """
     try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        sys.exit("pictures need matplotlib: pip install 'graphopt[plot]'")
-    figure = figures.Figure(figsize=(11, 1.6 + 3.6 * len(curves)), layout="constrained", facecolor="white")
+        figure = new_figure(11, 1.6 + 3.6 * len(curves))
+    except ConfigError as error:
+        sys.exit(str(error))
     grid = figure.subplots(len(curves), 2, squeeze=False, sharex=True, sharey="row")
     names = list(dict.fromkeys((c.importance, c.how) for found in curves.values() for c in found[1:]))
     for row, (model, (baseline, *others)) in zip(grid, curves.items(), strict=True):
@@ -56,12 +53,10 @@ def draw(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
                 if curve.repair == repair:
                     k = names.index((curve.importance, curve.how))
                     label = curve.importance if len({how for _, how in names}) == 1 else " by ".join(names[k])
-                    marker, dash = _MARKERS[k % len(_MARKERS)], _DASHES[k // len(_COLORS) % len(_DASHES)]
-                    _line(axes, curve, label, _COLORS[k % len(_COLORS)], marker, dash, 1.4)
+                    marker, dash = _MARKERS[k % len(_MARKERS)], _DASHES[k // len(COLORS) % len(_DASHES)]
+                    _line(axes, curve, label, COLORS[k % len(COLORS)], marker, dash, 1.4)
             axes.set_title(f"{model}, {'repaired' if repair else 'not repaired'}", loc="left", fontsize=10)
-            axes.grid(color="#EEEEEE")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
+            soften(axes)
         row[0].set_ylabel("points of top-1 lost")
         row[0].invert_yaxis()
     for axes in grid[-1]:
@@ -69,9 +64,7 @@ def draw(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
     grid[0][0].invert_xaxis()
     handles = {label: h for axes in grid.flat for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    with replacing(path) as file:
-        # Without its version in the file, the same values give the same bytes.
-        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    save(figure, path)
 
 
 def _line(axes: Any, curve: Curve, label: str, color: str, marker: str, dash: str, width: float) -> None:

@@ -6,7 +6,6 @@ One PNG a tensor and an index.html that shows them all. Needs matplotlib (`pip i
 from __future__ import annotations
 
 import html
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphopt.calibration.figures import COLORS, new_figure, save, soften
 from graphopt.calibration.histogram import Histogram
-from graphopt.errors import ConfigError, EmitError
+from graphopt.errors import EmitError
 from graphopt.ir.files import replacing
 from graphopt.quant import Range, Scheme
 
-# Told apart by people who see colours differently (Okabe and Ito), and by their dashes.
-_STYLES = (
-    ("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
-    ("#000000", (0, (1, 3))),
-)  # fmt: skip
+# Told apart by their dashes, too.
+_STYLES = tuple(
+    zip((*COLORS[:5], "#000000"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))), strict=True)
+)
 _BARS = 240  # at most; a bar is at least one bin
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Calibration</title><style>
@@ -67,16 +66,14 @@ def draw(folder: Path, pictures: Sequence[Picture]) -> None:
         ConfigError: matplotlib isn't installed.
         EmitError: a file can't be written.
     """
-    figures = _matplotlib()
+    new_figure(1, 1)  # before a folder is made in vain
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EmitError(f"the folder '{folder}' can't be made ({error.strerror})") from error
     names = [file_name(index, picture.tensor) for index, picture in enumerate(pictures)]
     for name, picture in zip(names, pictures, strict=True):
-        with replacing(folder / name) as file:
-            # Without its version in the file, the same values give the same bytes.
-            _figure(figures, picture).savefig(file, format="png", dpi=110, metadata={"Software": None})
+        save(_figure(picture), folder / name)
     with replacing(folder / "index.html") as file:
         file.write(_page(pictures, names).encode())
 
@@ -109,9 +106,9 @@ def bars(histogram: Histogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return np.arange(first, last + 2).astype(np.float64) * (group * histogram.width), counts
 
 
-def _figure(figures: Any, picture: Picture) -> Any:
+def _figure(picture: Picture) -> Any:
     histogram = picture.histogram
-    figure = figures.Figure(figsize=(9, 4.2), layout="constrained", facecolor="white")
+    figure = new_figure(9, 4.2)
     axes = figure.add_subplot()
     edges, counts = bars(histogram)
     axes.stairs(counts, edges, fill=True, color="#BFC9D1")
@@ -120,9 +117,7 @@ def _figure(figures: Any, picture: Picture) -> Any:
         axes.set_ylim(bottom=0.8)
     axes.set_xlabel("value of the tensor")
     axes.set_ylabel(f"values per bar of {edges[1] - edges[0]:.3g}" if len(counts) else "values")
-    axes.grid(axis="y", color="#EEEEEE")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    soften(axes, "y")
     axes.margins(x=0.03)
     for k, (method, found) in enumerate(picture.ranges.items()):
         color, dashes = _STYLES[k % len(_STYLES)]
@@ -152,10 +147,3 @@ def _page(pictures: Sequence[Picture], names: Sequence[str]) -> str:
 
 def _shortened(tensor: str) -> str:
     return tensor if len(tensor) <= 90 else f"{tensor[:40]} … {tensor[-45:]}"
-
-
-def _matplotlib() -> Any:
-    try:
-        return importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'graphopt[plot]'") from error

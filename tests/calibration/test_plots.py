@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphopt.calibration import plots
+from graphopt.calibration import figures, plots
 from graphopt.calibration.histogram import Histogram
 from graphopt.errors import ConfigError, EmitError
 from graphopt.quant import Range, Scheme
@@ -61,6 +61,6 @@ def test_errors(tmp_path, monkeypatch):
     def absent(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(plots.importlib, "import_module", absent)
+    monkeypatch.setattr(figures.importlib, "import_module", absent)
     with pytest.raises(ConfigError, match=r"pip install 'graphopt\[plot\]'"):
         plots.draw(tmp_path, [])
