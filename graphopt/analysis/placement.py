@@ -205,8 +205,11 @@ class _Walk:
         if self.is_bias_add(node):
             linear = linear_producer(self.graph, node.outputs[0])
             return None if linear is None else linear.node
-        if self.is_fused(node):
-            return self.graph.producer(node.inputs[0])
+        before = self.graph.producer(node.inputs[0]) if node.inputs and self.can_fuse(node) else None
+        if before is not None and self.graph.sole_consumer(node.inputs[0]) is node:
+            float_linear = linear_view(self.graph, self.placement.kernels.get(before, before)) is not None
+            if float_linear or self.is_fused(node):
+                return before
         if rule is None or rule.operands == "all" or node not in self.placement.quantized:
             return None
         operands = self.activations(node)
