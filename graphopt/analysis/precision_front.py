@@ -7,6 +7,7 @@ cut) where one lies between them, else by a program, at half the cost or half th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.highs import Effort
@@ -43,7 +44,7 @@ def front(problem: Problem, points: int = 24, *, effort: Effort = EFFORT) -> tup
     return undominated(found)
 
 
-def undominated(solutions: list[Solution]) -> tuple[Solution, ...]:
+def undominated(solutions: Iterable[Solution]) -> tuple[Solution, ...]:
     """Those that no other beats or equals in error and cost, the cheapest first."""
     kept: list[Solution] = []
     for solution in sorted(solutions, key=lambda s: (s.cost, s.error)):

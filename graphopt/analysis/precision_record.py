@@ -36,6 +36,12 @@ class PrecisionChoice:
     kept_float: Mapping[str, str] = field(default_factory=dict[str, str])
     tensors: Mapping[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
 
+    @property
+    def points(self) -> tuple[Solution, ...]:
+        """The front, the cheapest first, with the chosen point among them."""
+        others = [point for point in self.front if dict(point.precisions) != dict(self.chosen.precisions)]
+        return tuple(sorted((*others, self.chosen), key=lambda point: (point.cost, -point.error)))
+
     def save_plan(self, path: str | Path) -> None:
         """Write the chosen assignment as JSON, whole or not at all; `saved_precisions.read_plan` reads it.
 

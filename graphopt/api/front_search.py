@@ -54,7 +54,8 @@ class FrontSearch:
         assert watch.assigning is not None
         self.first, self.watch, self.ctx, self.judge, self.progress = first, watch, ctx, judge, progress
         self.record: PrecisionChoice = first.precision
-        self.points, self.chosen = points_of(self.record)
+        self.points = self.record.points
+        self.chosen = next(place for place, point in enumerate(self.points) if point is self.record.chosen)
         self.float_cost = float_cost(self.record.problem.regions, self.record.problem.costs)
         self.macs = judge.macs(watch.assigning.restore())
         self.tried: dict[int, Trial] = {}
@@ -134,14 +135,6 @@ class FrontSearch:
         """Say what is going on."""
         if self.progress is not None:
             self.progress(f"measuring {what}", 0, None)
-
-
-def points_of(record: PrecisionChoice) -> tuple[tuple[Solution, ...], int]:
-    """The points of a front, the cheapest first, with the one that was taken among them, and that one's place."""
-    chosen = record.chosen
-    others = [point for point in record.front if dict(point.precisions) != dict(chosen.precisions)]
-    points = tuple(sorted((*others, chosen), key=lambda point: (point.cost, -point.error)))
-    return points, next(place for place, point in enumerate(points) if point is chosen)
 
 
 def mac_shares(macs: Mapping[str, int | None], compiled: Compiled) -> dict[str, float]:
