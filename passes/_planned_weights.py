@@ -115,9 +115,10 @@ def least_scales(graph: Graph, entry: TensorPlan, ranges: dict[str, Range], node
     least = np.zeros(channels)
     if entry.scheme.channel_axis is None or graph.plan.target is None:
         return least
-    if find_target(graph.plan.target).bias != "int32":
-        return least
+    target = find_target(graph.plan.target)
     for edge in entry.edges:
+        if target.at(graph.plan.precisions.get(edge.node)).bias != "int32":
+            continue
         linear = linear_view(graph, nodes[edge.node])
         if linear is None or linear.bias_index is None:
             continue

@@ -9,6 +9,7 @@ ranges (`--ranges`) the model isn't run; a planned tensor that they lack is an e
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -56,7 +57,9 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Run the samples once and set the range of every planned tensor that has none."""
-        wanted = [entry.tensor for entry in graph.plan if entry.range is None]
+        plan = graph.plan
+        unknown = [entry for entry in (*plan, *plan.second.values()) if entry.range is None]
+        wanted = list(dict.fromkeys(entry.tensor for entry in unknown))
         if not wanted:
             return
         if ctx.ranges is not None:
@@ -67,8 +70,8 @@ class Calibrate(Pass):
                     f"the ranges file lacks {len(missing)} of {len(wanted)} tensors ({named}); "
                     "calibrate again with this version of the model and pipeline"
                 )
-            for name in wanted:
-                graph.plan.set_range(name, ctx.ranges[name])
+            for entry in unknown:
+                plan.set_range_of(entry, ctx.ranges[entry.tensor])
             ctx.remarks.note(None, f"{len(wanted)} ranges taken from the ranges file")
             return
         if ctx.calibration is None:
@@ -90,30 +93,32 @@ class Calibrate(Pass):
             note=lambda text: ctx.remarks.note(None, text),
         )
         tensors = graph.tensors()
-        for name in wanted:
-            through = None if method.through is None or name not in tensors else response(graph, tensors[name])
-            statistic, scheme = statistics[name], graph.plan.tensors[name].scheme
+        for entry in unknown:
+            name = entry.tensor
+            solve, statistic = method.through, statistics[name]
+            through = None if solve is None or name not in tensors else response(graph, tensors[name])
             try:
-                found = method.through(statistic, scheme, through) if through else method.solve(statistic, scheme)
+                if solve is not None and through is not None:
+                    found = solve(statistic, entry.scheme, through)
+                else:
+                    found = method.solve(statistic, entry.scheme)
             except CalibrationError as error:
                 raise CalibrationError(f"tensor '{name}': {error}") from error
-            graph.plan.set_range(name, found)
+            plan.set_range_of(entry, found)
         _cover_integers(graph, wanted, ctx)
         ctx.statistics.update(statistics)
         ctx.remarks.note(None, f"{len(wanted)} tensors observed, method {self.method}")
 
 
-def _cover_integers(graph: Graph, wanted: list[str], ctx: Context) -> None:
+def _cover_integers(graph: Graph, wanted: Collection[str], ctx: Context) -> None:
     """Widen the ranges of values that come from integers to what they can be: samples show some ids, rows, pixels."""
     known = {t.name: bounds for t, bounds in integer_values(graph).items() if is_finite(bounds)}
-    for name in wanted:
-        found = graph.plan.tensors[name].range
-        if name not in known or found is None:
+    for entry in (*graph.plan, *graph.plan.second.values()):
+        if entry.tensor not in known or entry.tensor not in wanted or entry.range is None:
             continue
-        covered = found.union(Range.of(*known[name]))
-        if (covered.low, covered.high) != (found.low, found.high):
-            graph.plan.set_range(name, covered)
-            low, high = known[name]
-            ctx.remarks.note(
-                None, f"the range of '{name}', which comes from integers, is all it can be: {low:g} to {high:g}"
-            )
+        low, high = known[entry.tensor]
+        covered = entry.range.union(Range.of(low, high))
+        if (covered.low, covered.high) != (entry.range.low, entry.range.high):
+            graph.plan.set_range_of(entry, covered)
+            text = f"the range of '{entry.tensor}', which comes from integers, is all it can be: {low:g} to {high:g}"
+            ctx.remarks.note(None, text)

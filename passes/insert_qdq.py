@@ -19,7 +19,7 @@ from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
 from graphopt.ir.operands import static_shape
 from graphopt.pipeline import Context, Pass
-from graphopt.quant import TensorPlan, solve_params
+from graphopt.quant import Range, TensorPlan, solve_params
 from graphopt.targets import find_target
 
 
@@ -44,9 +44,12 @@ class InsertQdq(Pass):
             tensor = tensors[entry.tensor]
             assert isinstance(tensor, Variable)  # constants were ruled out above
             inserter.insert(entry, tensor)
+            if entry.tensor in graph.plan.second:
+                inserter.insert_second(graph.plan.second[entry.tensor])
         graph.plan.tensors.clear()
-        if target.bias == "int32":
-            for name in graph.plan.quantized_nodes:
+        graph.plan.second.clear()
+        for name in graph.plan.quantized_nodes:
+            if target.at(graph.plan.precisions.get(name)).bias == "int32":
                 quantize_bias(graph, nodes[name], ctx)
         if target.shared_result_bias is not None:
             for name in graph.plan.quantized_nodes:
@@ -60,11 +63,18 @@ class _Inserter:
         self.pairs = 0
         self.shared: dict[str, tuple[Constant, Constant]] = {}
         try:
-            self.ranges = graph.plan.solved_ranges()
+            self.ranges, self.second = graph.plan.solved_ranges(), graph.plan.second_ranges()
         except KeyError as missing:
             raise ConfigError(f"tensor {missing} has no range yet: put 'calibrate' before 'insert-qdq'") from None
 
-    def insert(self, entry: TensorPlan, tensor: Variable) -> None:
+    def insert_second(self, entry: TensorPlan) -> None:
+        """Q/DQ of another width for some uses, behind the first one where all uses read that."""
+        first = entry.edges[0]
+        source = self.nodes[first.node].inputs[first.index]
+        assert isinstance(source, Variable)
+        self.insert(entry, source, self._constants(entry, self.second, "_second"))
+
+    def insert(self, entry: TensorPlan, tensor: Variable, grid: tuple[Constant, Constant] | None = None) -> None:
         """Q/DQ behind `tensor`, read by the planned uses."""
         if not entry.edges and not entry.is_output:
             return
@@ -72,7 +82,7 @@ class _Inserter:
         uses = dict.fromkeys((self.nodes[e.node], e.index) for e in entry.edges)
         kept = [use for use in graph.uses(tensor) if use not in uses]
         stem = tensor.name
-        scale, zero_point = self._constants(entry)
+        scale, zero_point = grid or self._constants(entry, self.ranges)
         quantized = graph.variable(f"{stem}_quantized", np.dtype(entry.scheme.dtype), tensor.shape)
         dequantized = graph.variable(f"{stem}_dequantized", tensor.dtype, tensor.shape)
         graph.add_node(
@@ -89,11 +99,11 @@ class _Inserter:
         graph.add_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], hint=f"{stem}_QuantizeLinear")
         self.pairs += 1
 
-    def _constants(self, entry: TensorPlan) -> tuple[Constant, Constant]:
+    def _constants(self, entry: TensorPlan, ranges: dict[str, Range], suffix: str = "") -> tuple[Constant, Constant]:
         """Scale and zero point of rank 0, made once for a group."""
-        key = entry.group or entry.tensor
+        key = entry.group or f"{entry.tensor}{suffix}"
         if key not in self.shared:
-            params = solve_params(self.ranges[entry.tensor], entry.scheme)
+            params = solve_params(ranges[entry.tensor], entry.scheme)
             self.shared[key] = (
                 self.graph.constant(params.scale, f"{key}_scale"),
                 self.graph.constant(params.zero_point, f"{key}_zero_point"),

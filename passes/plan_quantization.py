@@ -11,19 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from graphopt.analysis.fragile import fragile
-from graphopt.analysis.placement import MIN_OPSET, Placement, place
+from graphopt.analysis.placement import MIN_OPSET, Placement
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, Graph, Node, Tensor
+from graphopt.ir import Constant, Graph, Node, Tensor, upgrade_graph
 from graphopt.ir.ops import LINEAR
+from graphopt.passes._wide_placement import WIDE, place_widths
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.quant.node_patterns import any_names_node
 from graphopt.targets import Target
+
+# The first opset whose QuantizeLinear and DequantizeLinear take 16 bits.
+WIDE_OPSET = 21
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class PlanQuantization(Pass):
 
     Attributes:
         keep_float: nodes to leave in float, as patterns of node names ("head/*") or operators ("Gemm").
+        activation_bits: 16 gives activations 16 bits, and weights 8, where the target has such kernels.
     """
 
     name: ClassVar[str] = "plan-quantization"
     summary: ClassVar[str] = "decide which tensors the target reads as integers, and which share a scale"
 
     keep_float: tuple[str, ...] = ()
+    activation_bits: Literal[8, 16] = 8
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Fill `graph.plan`; ranges of constants and prescribed ranges are set, the others are left to calibration."""
@@ -55,66 +61,105 @@ class PlanQuantization(Pass):
             )
             return
 
-        kept = {node.name: reason for node, reason in fragile(graph, ctx.target).items()}
+        table = ctx.target.wide if self.activation_bits == 16 else None
+        kept = {node.name: reason for node, reason in fragile(graph, table or ctx.target).items()}
         kept |= {
             node.name: "the user keeps it in float"
             for node in graph.nodes
             if any_names_node(self.keep_float, node.name, node.op)
         }
-        placement = place(graph, ctx.target, lambda node: kept.get(node.name))
-        fill_plan(graph, ctx.target, placement)
+        widths = place_widths(graph, ctx.target, kept, None if self.activation_bits == 16 else ())
+        if table is not None and graph.opset < WIDE_OPSET:
+            upgrade_graph(graph, WIDE_OPSET)
+        fill_plan(graph, ctx.target, widths.narrow, widths.broad)
         graph.plan.kept_float.update(kept)
+        declined = widths.declined
         for node in graph.nodes:
-            if node in placement.declined:
-                graph.plan.float_nodes[node.name] = placement.declined[node]
-                ctx.remarks.declined(node, f"stays in float: {placement.declined[node]}")
+            if node in declined:
+                graph.plan.float_nodes[node.name] = declined[node]
+                ctx.remarks.declined(node, f"stays in float: {declined[node]}")
         for scope in list(graph.walk())[1:]:
             for node in scope.nodes:
                 if node.is_op(*LINEAR):
                     reason = "it is in a nested graph, whose tensors can't be observed"
                     graph.plan.float_nodes[node.name] = reason
                     ctx.remarks.declined(node, f"stays in float: {reason}")
-        count = len(placement.quantized)
-        ctx.remarks.note(
-            None, f"{count} nodes in {ctx.target.activation.dtype}, {len(graph.plan.tensors)} tensors planned"
-        )
+        dtype = (table or ctx.target).activation.dtype
+        ctx.remarks.note(None, f"{len(widths.quantized)} nodes in {dtype}, {len(graph.plan.tensors)} tensors planned")
 
 
 def plan_again(
-    graph: Graph, target: Target, keep_float: Mapping[str, str], assigned: Collection[str] | None = None
+    graph: Graph,
+    target: Target,
+    keep_float: Mapping[str, str],
+    assigned: Collection[str] | None = None,
+    wide: Collection[str] | None = None,
 ) -> None:
     """Plan anew with more nodes in float (name → reason); tensors that were planned keep their calibrated ranges.
 
     A tensor that wasn't planned before has no range yet. What was in float before stays so: it is in `plan.kept_float`,
     or has the same reason as before. Nodes named in `assigned` run in 8 bits even where nobody reads their results so;
-    None: those that were assigned before. Other assigned precisions stay, but for nodes that are kept in float now.
+    None: those that were assigned before. Likewise those in `wide`, with 16-bit activations. Other assigned precisions
+    stay, but for nodes that are kept in float now.
     """
     plan = graph.plan
     assigned = plan.assigned if assigned is None else frozenset(assigned)
     precisions = {name: precision for name, precision in plan.precisions.items() if name not in keep_float}
-    kept = {**plan.kept_float, **keep_float}
-    before, nested = dict(plan.tensors), set(plan.float_nodes) - {n.name for n in graph.nodes}
+    wide = {n for n, p in precisions.items() if p == WIDE} if wide is None else set(wide)
+    precisions = {name: precision for name, precision in precisions.items() if precision != WIDE}
+    kept = {name: why for name, why in {**plan.kept_float, **keep_float}.items() if name not in wide}
+    before = {name: [entry] for name, entry in plan.tensors.items()}
+    for name, entry in plan.second.items():
+        before[name].append(entry)
+    nested = set(plan.float_nodes) - {n.name for n in graph.nodes}
     inner = {name: plan.float_nodes[name] for name in plan.float_nodes if name in nested}
-    placement = place(graph, target, lambda node: kept.get(node.name), assigned)
-    fill_plan(graph, target, placement)
+    widths = place_widths(graph, target, kept, wide, assigned)
+    fill_plan(graph, target, widths.narrow, widths.broad)
     plan.kept_float.update(kept)
     plan.assigned = assigned
     plan.precisions.update(precisions)
-    plan.float_nodes.update((n.name, placement.declined[n]) for n in graph.nodes if n in placement.declined)
+    declined = widths.declined
+    plan.float_nodes.update((n.name, declined[n]) for n in graph.nodes if n in declined)
     plan.float_nodes.update(inner)
-    for name, entry in list(plan.tensors.items()):
-        old = before.get(name)
-        if old is not None and old.range is not None and not entry.fixed and old.scheme == entry.scheme:
-            plan.set_range(name, old.range)
+    for entry in (*plan, *plan.second.values()):
+        old = next((e for e in before.get(entry.tensor, ()) if e.scheme == entry.scheme), None)
+        if old is not None and old.range is not None and not entry.fixed:
+            plan.set_range_of(entry, old.range)
 
 
-def fill_plan(graph: Graph, target: Target, placement: Placement) -> None:
-    """Annotate `graph.plan` with a placement; what it held before is forgotten."""
+def fill_plan(graph: Graph, target: Target, placement: Placement, broad: Placement | None = None) -> None:
+    """Annotate `graph.plan` with a placement, and one of 16-bit activations; what it held before is forgotten."""
     plan = graph.plan
     plan.clear()
     plan.target = target.name
-    plan.quantized_nodes.update((n.name, placement.quantized[n]) for n in graph.nodes if n in placement.quantized)
-    groups = _group_names(graph, placement)
+    kinds = {**placement.quantized, **(broad.quantized if broad is not None else {})}
+    plan.quantized_nodes.update((n.name, kinds[n]) for n in graph.nodes if n in kinds)
+    entries = _entries(graph, target, placement)
+    second: dict[Tensor, TensorPlan] = {}
+    if broad is not None:
+        assert target.wide is not None  # asked before it was placed
+        plan.precisions.update((n.name, WIDE) for n in graph.nodes if n in broad.quantized)
+        for tensor, entry in _entries(graph, target.wide, broad, "_wide").items():
+            if tensor not in entries:
+                entries[tensor] = entry
+            elif isinstance(tensor, Constant):
+                _own_copies(graph, tensor, entry)
+            elif tensor in broad.whole:
+                entries[tensor], second[tensor] = entry, entries[tensor]
+            else:
+                second[tensor] = entry
+    for tensor in (t for t in _all_tensors(graph, entries) if t in entries):
+        plan.add(entries[tensor])
+        if tensor in second:
+            plan.second[tensor.name] = second[tensor]
+    for linear in (*placement.linears, *(broad.linears if broad is not None else ())):
+        _plan_weight(graph, linear.weight, linear.node, linear.weight_index, linear.out_axis, target)
+
+
+def _entries(graph: Graph, target: Target, placement: Placement, suffix: str = "") -> dict[Tensor, TensorPlan]:
+    """What is planned for activations, and for constants beside them, in graph order; groups' names get the suffix."""
+    found: dict[Tensor, TensorPlan] = {}
+    groups = {tensor: f"{name}{suffix}" for tensor, name in _group_names(graph, placement).items()}
     # One member with a scheme of its own decides for the group: they share scale and zero point.
     schemes = {groups.get(t, t.name): scheme for t, scheme in placement.schemes.items()}
     for tensor in _in_graph_order(graph, placement):
@@ -123,20 +168,25 @@ def fill_plan(graph: Graph, target: Target, placement: Placement) -> None:
         read = [(n, i) for n, i in graph.uses(tensor) if whole or (n, i) in uses]
         fixed = placement.fixed.get(tensor)
         scheme = schemes.get(groups.get(tensor, tensor.name), target.activation)
-        plan.add(
-            TensorPlan(
-                tensor=tensor.name,
-                scheme=scheme,
-                edges=tuple(Edge(n.name, i) for n, i in read),
-                is_output=whole and any(t is tensor for t in graph.outputs),
-                group=groups.get(tensor),
-                range=_prescribed(scheme, *fixed) if fixed else _constant_range(tensor, None),
-                fixed=fixed is not None,
-                reason=placement.whole.get(tensor, "an integer kernel reads it"),
-            )
+        found[tensor] = TensorPlan(
+            tensor=tensor.name,
+            scheme=scheme,
+            edges=tuple(Edge(n.name, i) for n, i in read),
+            is_output=whole and any(t is tensor for t in graph.outputs),
+            group=groups.get(tensor),
+            range=_prescribed(scheme, *fixed) if fixed else _constant_range(tensor, None),
+            fixed=fixed is not None,
+            reason=placement.whole.get(tensor, "an integer kernel reads it"),
         )
-    for linear in placement.linears:
-        _plan_weight(graph, linear.weight, linear.node, linear.weight_index, linear.out_axis, target)
+    return found
+
+
+def _own_copies(graph: Graph, constant: Constant, entry: TensorPlan) -> None:
+    """A constant that kernels of both widths read is stored once for each that reads 16 bits."""
+    nodes = {node.name: node for node in graph.nodes}
+    for edge in entry.edges:
+        own = graph.own_constant(nodes[edge.node], edge.index)
+        graph.plan.add(replace(entry, tensor=own.name, edges=(edge,), group=None))
 
 
 def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: int | None, target: Target) -> None:
@@ -156,10 +206,15 @@ def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: i
 
 
 def _in_graph_order(graph: Graph, placement: Placement) -> list[Tensor]:
+    return [t for t in _all_tensors(graph, placement.uses) if placement.wanted(t)]
+
+
+def _all_tensors(graph: Graph, chosen: Mapping[Tensor, object]) -> list[Tensor]:
+    """Those of `chosen` and all variables, in graph order: inputs, constants, what nodes make."""
     tensors: dict[Tensor, None] = dict.fromkeys(graph.inputs)
-    tensors.update(dict.fromkeys(t for t in placement.uses if isinstance(t, Constant)))
+    tensors.update(dict.fromkeys(t for t in chosen if isinstance(t, Constant)))
     tensors.update(dict.fromkeys(t for n in graph.nodes for t in n.outputs))
-    return [t for t in tensors if placement.wanted(t)]
+    return list(tensors)
 
 
 def _group_names(graph: Graph, placement: Placement) -> dict[Tensor, str]:

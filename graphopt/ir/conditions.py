@@ -154,6 +154,12 @@ def _plain_gemm(_graph: Graph, node: Node) -> bool:
     return bias is None or (bias.shape is not None and len(bias.shape) == 1 and bias.shape != (1,))
 
 
+def _gentle(_graph: Graph, node: Node) -> bool:
+    # LiteRT 2.3.0 has no PRelu with 16-bit activations: it is written as max(x, slope · x).
+    slope = fixed_value(node.input(1))
+    return slope is not None and bool((slope <= 1).all())
+
+
 CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "sole-output": (_sole_output, "its second output is used"),
     "nearest": (_nearest, "its mode isn't 'nearest'"),
@@ -165,6 +171,7 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "inner": (_inner, "it makes a graph output, for which the prescribed scale is too coarse"),
     "one-group": (_one_group, "it has groups"),
     "column-bias": (_column_bias, "its bias isn't one constant per column, or alpha and beta aren't 1"),
+    "gentle": (_gentle, "a slope of it isn't a constant of at most 1"),
     "from-zero": (_from_zero, "its lower bound isn't 0"),
     "right-matrix": (_right_matrix, "its weight isn't a constant float32 matrix on the right"),
     "own-weight": (_own_weight, "its weight is read by other operators, too, and would be stored twice"),

@@ -381,10 +381,13 @@ class Graph:
 
     def _rename(self, tensor: Tensor, name: str) -> None:
         if tensor.name in self.plan.tensors:
-            self.plan.tensors = {
-                (name if key == tensor.name else key): (replace(e, tensor=name) if key == tensor.name else e)
-                for key, e in self.plan.tensors.items()
-            }
+            self.plan.tensors, self.plan.second = (
+                {
+                    (name if key == tensor.name else key): (replace(e, tensor=name) if key == tensor.name else e)
+                    for key, e in entries.items()
+                }
+                for entries in (self.plan.tensors, self.plan.second)
+            )
         tensor.name = name
 
 

@@ -66,6 +66,8 @@ class QuantPlan:
     # Nodes that were assigned another precision than 8 bits and float32 (`quant.precision`): what `insert-casts` and
     # `quantize-weights` turn into nodes.
     precisions: dict[str, str] = field(default_factory=dict[str, str])
+    # Tensors that have an entry, and that some uses read in another scheme: 16 bits beside 8. It has those uses alone.
+    second: dict[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
     # Nodes that an assignment wants in 8 bits even where nobody reads their results so; kept by planning again.
     assigned: frozenset[str] = frozenset()
 
@@ -93,10 +95,15 @@ class QuantPlan:
         """Set the calibrated range of a planned tensor."""
         self.tensors[tensor] = replace(self.tensors[tensor], range=value_range)
 
+    def set_range_of(self, entry: TensorPlan, value_range: Range) -> None:
+        """Set the calibrated range of an entry, the first one of its tensor or the second."""
+        entries = self.second if self.second.get(entry.tensor) is entry else self.tensors
+        entries[entry.tensor] = replace(entry, range=value_range)
+
     def groups(self) -> dict[str, list[TensorPlan]]:
-        """Members of each shared-scale group, in graph order."""
+        """Members of each shared-scale group, in graph order; a group is of one scheme, second entries at its end."""
         members: dict[str, list[TensorPlan]] = {}
-        for entry in self:
+        for entry in (*self, *self.second.values()):
             if entry.group is not None:
                 members.setdefault(entry.group, []).append(entry)
         return members
@@ -107,22 +114,35 @@ class QuantPlan:
         Raises:
             KeyError: a tensor has no range yet; the argument is its name.
         """
-        ranges: dict[str, Range] = {}
-        for entry in self:
-            if entry.range is None:
-                raise KeyError(entry.tensor)
-            ranges[entry.tensor] = entry.range
-        for members in self.groups().values():
+        return self._solved(self.tensors)
+
+    def second_ranges(self) -> dict[str, Range]:
+        """Likewise, of second entries.
+
+        Raises:
+            KeyError: an entry has no range yet; the argument is its tensor's name.
+        """
+        return self._solved(self.second)
+
+    def _solved(self, entries: dict[str, TensorPlan]) -> dict[str, Range]:
+        shared: dict[str, Range] = {}
+        for name, members in self.groups().items():
             fixed = [m for m in members if m.fixed]
-            shared = reduce(Range.union, (ranges[m.tensor] for m in fixed or members))
-            ranges.update((m.tensor, shared) for m in members)
-        return ranges
+            shared[name] = reduce(Range.union, (_known(m) for m in fixed or members))
+        return {name: shared[e.group] if e.group is not None else _known(e) for name, e in entries.items()}
 
     def clear(self) -> None:
         """Forget everything (the plan has been materialised, or is made anew)."""
         self.tensors.clear()
+        self.second.clear()
         self.quantized_nodes.clear()
         self.float_nodes.clear()
         self.kept_float.clear()
         self.precisions.clear()
         self.assigned = frozenset()
+
+
+def _known(entry: TensorPlan) -> Range:
+    if entry.range is None:
+        raise KeyError(entry.tensor)
+    return entry.range

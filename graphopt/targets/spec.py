@@ -6,7 +6,7 @@ A backend's quirk belongs in its table. Code that compares target names means th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -118,6 +118,7 @@ class Target:
         fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
         fused_conditions: what must hold for an operator of `fused_activations` to be fused.
         rules: operator → rule. An operator without one runs in float.
+        wide_rules: likewise, of its kernels with 16-bit activations (`wide`); empty: it has none.
         quantize_everywhere: the engine wants whole integer regions: wherever an input is quantized already and a
             rule exists, quantize the operator; else only what ends in a linear operator is.
         fuse_matmul_add: the engine prefers Gemm to MatMul + Add.
@@ -150,3 +151,15 @@ class Target:
     own_format: str = ""
     fuses_casts: bool = False
     block_weights: BlockRule | None = None
+    wide_rules: Mapping[str, OpRule] = field(default_factory=dict[str, OpRule])
+
+    @property
+    def wide(self) -> Target | None:
+        """The same engine with 16-bit activations and a float bias, which its own format stores; None: it has none."""
+        if not self.wide_rules:
+            return None
+        return replace(self, activation=Scheme("int16", symmetric=True), bias="float", rules=self.wide_rules)
+
+    def at(self, precision: str | None) -> Target:
+        """Its table for integer nodes that were assigned a precision, or none: `wide` for "int16x8"."""
+        return self.wide or self if precision == "int16x8" else self

@@ -5,6 +5,8 @@ inputs and outputs, some with a prescribed output. Source: LiteRT 8-bit quantiza
 (ai.google.dev/edge/litert/models/quantization_spec).
 """
 
+from dataclasses import replace
+
 from graphopt.quant import Scheme
 from graphopt.targets import breaches
 from graphopt.targets.spec import OpRule, PrecisionRule, Role, Target
@@ -23,6 +25,71 @@ def _same_scale(probe: str, *conditions: str) -> OpRule:
     return OpRule(Role.SAME_SCALE, output_quantized=True, conditions=conditions, source=source)
 
 
+_RULES: dict[str, OpRule] = {
+    "Conv": OpRule(
+        Role.LINEAR,
+        output_quantized=True,
+        source=f"{_SPEC}, int8 in probe 'conv', float in probe 'conv, result not quantized'",
+    ),
+    "ConvTranspose": _LINEAR,
+    "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
+    "MatMul": _LINEAR,
+    "Add": _compute("add of two convolutions, Q on both"),
+    "Sub": _compute("sub of two convolutions, Q on both"),
+    "Mul": _compute("mul of two convolutions, Q on both"),
+    "LeakyRelu": _compute("conv → Q → leaky relu → Q"),
+    "PRelu": _COMPUTE,
+    "HardSwish": _compute("conv → Q → hard swish → Q"),
+    "Relu": _compute("conv → Q → relu → Q of the same scale"),
+    "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source=f"{_SPEC}: MEAN"),
+    "ReduceMean": _compute("reduce mean over the picture, Q on both sides"),
+    "Sigmoid": OpRule(
+        Role.FIXED_OUTPUT,
+        output_quantized=True,
+        fixed_output=(1 / 256, -128),
+        source=f"{_SPEC}, int8 in probe 'sigmoid, Q of 1/256', mixed in probe 'conv → Q → sigmoid → Q'",
+    ),
+    # LiteRT refuses any other scale than 1/256: of 1,000 classes that are nearly alike nothing would be left.
+    "Softmax": OpRule(
+        Role.FIXED_OUTPUT,
+        output_quantized=True,
+        fixed_output=(1 / 256, -128),
+        conditions=("inner",),
+        source=f"{_SPEC}, int8 in probe 'softmax over the last axis, Q of 1/256', float in probe "
+        "'softmax over the last axis, Q on both sides'",
+    ),
+    "Tanh": OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 128, 0), source=_SPEC),
+    "AveragePool": _compute("average pool, Q on both sides"),
+    "Concat": _same_scale("concat, equal scales"),
+    "DepthToSpace": _same_scale("depth to space"),
+    "Flatten": _same_scale("flatten"),
+    "Gather": _same_scale("gather channels"),
+    "GlobalMaxPool": _same_scale("global max pool"),
+    "MaxPool": _same_scale("max pool", "sole-output"),
+    "Pad": _same_scale("pad with 0", "zero-pad"),
+    "ReduceMax": _same_scale("reduce max over channels"),
+    "Reshape": _same_scale("reshape"),
+    "Resize": _same_scale("resize linear", "interpolates"),
+    "Slice": _same_scale("slice"),
+    "SpaceToDepth": _same_scale("space to depth"),
+    "Split": _same_scale("split"),
+    "Squeeze": _same_scale("squeeze and unsqueeze"),
+    "Transpose": _same_scale("transpose"),
+    "Unsqueeze": _same_scale("squeeze and unsqueeze"),
+}
+
+_FLOAT_IN_16_BITS = frozenset({"DepthToSpace", "HardSwish", "SpaceToDepth"})
+
+
+def _in_16_bits(op: str, rule: OpRule) -> OpRule:
+    """The rule of the same operator with 16-bit activations."""
+    fixed = None if rule.fixed_output is None else (2.0**-15, 0)
+    # A result of 1/32768 keeps what 1/256 would lose of a model's output.
+    conditions = (*(c for c in rule.conditions if c != "inner"), *(("gentle",) if op == "PRelu" else ()))
+    source = "kernels of LiteRT 2.3.0 (tests/backends/litert_writer/test_int16_ops.py)"
+    return replace(rule, fixed_output=fixed, conditions=conditions, source=source)
+
+
 TFLITE = Target(
     name="tflite",
     title="TFLite / LiteRT",
@@ -31,58 +98,8 @@ TFLITE = Target(
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="int32",
     fused_activations=frozenset({"Relu", "Clip"}),
-    rules={
-        "Conv": OpRule(
-            Role.LINEAR,
-            output_quantized=True,
-            source=f"{_SPEC}, int8 in probe 'conv', float in probe 'conv, result not quantized'",
-        ),
-        "ConvTranspose": _LINEAR,
-        "Gemm": OpRule(Role.LINEAR, output_quantized=True, conditions=("column-bias",), source=_SPEC),
-        "MatMul": _LINEAR,
-        "Add": _compute("add of two convolutions, Q on both"),
-        "Sub": _compute("sub of two convolutions, Q on both"),
-        "Mul": _compute("mul of two convolutions, Q on both"),
-        "LeakyRelu": _compute("conv → Q → leaky relu → Q"),
-        "PRelu": _COMPUTE,
-        "HardSwish": _compute("conv → Q → hard swish → Q"),
-        "Relu": _compute("conv → Q → relu → Q of the same scale"),
-        "GlobalAveragePool": OpRule(Role.COMPUTE, output_quantized=True, source=f"{_SPEC}: MEAN"),
-        "ReduceMean": _compute("reduce mean over the picture, Q on both sides"),
-        "Sigmoid": OpRule(
-            Role.FIXED_OUTPUT,
-            output_quantized=True,
-            fixed_output=(1 / 256, -128),
-            source=f"{_SPEC}, int8 in probe 'sigmoid, Q of 1/256', mixed in probe 'conv → Q → sigmoid → Q'",
-        ),
-        # LiteRT refuses any other scale than 1/256: of 1,000 classes that are nearly alike nothing would be left.
-        "Softmax": OpRule(
-            Role.FIXED_OUTPUT,
-            output_quantized=True,
-            fixed_output=(1 / 256, -128),
-            conditions=("inner",),
-            source=f"{_SPEC}, int8 in probe 'softmax over the last axis, Q of 1/256', float in probe "
-            "'softmax over the last axis, Q on both sides'",
-        ),
-        "Tanh": OpRule(Role.FIXED_OUTPUT, output_quantized=True, fixed_output=(1 / 128, 0), source=_SPEC),
-        "AveragePool": _compute("average pool, Q on both sides"),
-        "Concat": _same_scale("concat, equal scales"),
-        "DepthToSpace": _same_scale("depth to space"),
-        "Flatten": _same_scale("flatten"),
-        "Gather": _same_scale("gather channels"),
-        "GlobalMaxPool": _same_scale("global max pool"),
-        "MaxPool": _same_scale("max pool", "sole-output"),
-        "Pad": _same_scale("pad with 0", "zero-pad"),
-        "ReduceMax": _same_scale("reduce max over channels"),
-        "Reshape": _same_scale("reshape"),
-        "Resize": _same_scale("resize linear", "interpolates"),
-        "Slice": _same_scale("slice"),
-        "SpaceToDepth": _same_scale("space to depth"),
-        "Split": _same_scale("split"),
-        "Squeeze": _same_scale("squeeze and unsqueeze"),
-        "Transpose": _same_scale("transpose"),
-        "Unsqueeze": _same_scale("squeeze and unsqueeze"),
-    },
+    rules=_RULES,
+    wide_rules={op: _in_16_bits(op, rule) for op, rule in _RULES.items() if op not in _FLOAT_IN_16_BITS},
     quantize_everywhere=True,
     breaches=breaches.TFLITE,
     precisions={
