@@ -3,14 +3,15 @@
 - the operator must be defined for the type in this opset; a Cast's type is its meaning;
 - a constant must not become 0 or infinite (an epsilon of 1e-12 in front of a Sqrt: 0/0);
 - no value that it reads or writes may reach what the type can't hold with room to spare, nor may all be too small;
-- a sum must not overflow on the way, where engines may add up in the node's own type.
+- a sum must not overflow on the way, where engines may add up in the node's own type;
+- an operand whose small values matter (of a Log, below a Div) must not become 0, nor be left with few bits.
 
-The last two need what was observed of the node's tensors; `graphopt.calibration.float_fit` observes it.
+The last three need what was observed of the node's tensors; `graphopt.calibration.float_fit` observes it, and asks
+`float_sums` and `small_operands` for the last two.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -19,17 +20,9 @@ import numpy as np
 
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.float_parameters import FloatParameters, float_parameters
-from graphopt.ir.operands import static_shape
 
 # Inputs that the samples don't show may be larger.
 _HEADROOM = 2.0
-_SUMS = frozenset(
-    {"AveragePool", "CumSum", "GlobalAveragePool", "ReduceL1", "ReduceLogSumExp", "ReduceMean", "ReduceSum"}
-)
-_SUMS_OF_SQUARES = frozenset(
-    {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
-    | {"ReduceL2", "ReduceSumSquare"}
-)
 
 
 def narrowed(graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
@@ -97,27 +90,4 @@ def value_misfit(
             return f"'{tensor.name}' reaches {top:.3g}, and the largest value is {most:.3g}"
         if 0 < top < least:
             return f"'{tensor.name}' is {top:.3g} at most, below the smallest normal value, {least:.3g}"
-    data = node.inputs[0] if node.inputs else None
-    top = None if data is None else largest.get(data.name)
-    count = _summed(node)
-    if top is None or count is None:
-        return None
-    total = count * (top * top if node.op in _SUMS_OF_SQUARES else top)
-    if total > most:
-        squares = "squares of " if node.op in _SUMS_OF_SQUARES else ""
-        return f"it adds up {count:,} {squares}values up to {top:.3g}, which may pass {most:.3g} on the way"
     return None
-
-
-def _summed(node: Node) -> int | None:
-    """How many values a node adds up for each of its results; None where it adds none, or that isn't known."""
-    if node.op not in _SUMS | _SUMS_OF_SQUARES:
-        return None
-    shape = static_shape(node.inputs[0].shape)
-    result = static_shape(node.outputs[0].shape)
-    if shape is None or result is None:
-        known = [d for d in node.inputs[0].shape or () if isinstance(d, int)]
-        return math.prod(known[1:]) if known else None
-    if math.prod(result) == math.prod(shape):  # a normalization: over all but the batch at most
-        return max(1, math.prod(shape[1:]))
-    return max(1, math.prod(shape) // max(1, math.prod(result)))

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 
+from graphopt.analysis.float_sums import summed
 from graphopt.analysis.narrowing import activations, narrowed, value_misfit
+from graphopt.analysis.small_operands import Smallness, small_operand, smallness_misfit
 from graphopt.calibration.collector import collect
 from graphopt.calibration.dataset import Dataset
+from graphopt.calibration.float_probes import Probes
 from graphopt.calibration.statistics import MinMax
 from graphopt.calibration.weights import detached
-from graphopt.ir import Graph, Node
+from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.float_parameters import FloatParameters
 
 
@@ -56,6 +60,50 @@ def misfits(
         reason = value_misfit(node, parameters, largest, dtype)
         if reason is not None:
             found[node] = reason
+    left = {node: parameters for node, parameters in fitting.items() if node not in found}
+    return found | _probed(graph, left, largest, dtype, samples, threads)
+
+
+def _probed(
+    graph: Graph,
+    nodes: Mapping[Node, FloatParameters],
+    largest: Mapping[str, float],
+    dtype: np.dtype[Any],
+    samples: Dataset,
+    threads: int | None,
+) -> dict[Node, str]:
+    """The nodes whose sums may overflow, or whose small values get lost: what takes another walk over the samples.
+
+    Only sums that might are looked at.
+    """
+    limits = cast("Any", ml_dtypes.finfo(dtype))
+    most = float(limits.max)
+    sums = {node: s for node in nodes if (s := summed(graph, node, largest)) is not None and s.bound > most}
+    found = {node: f"{s.text}, which may pass {most:.3g} on the way" for node, s in sums.items() if not s.measurable}
+    probes = Probes(detached(graph), graph.fresh_name("probe"))
+    totals = {node: probes.sums(node) for node, s in sums.items() if s.measurable}
+    small = {
+        node: probes.smallness(node.inputs[index].name, float(limits.smallest_normal))
+        for node, parameters in nodes.items()
+        if (index := small_operand(node)) is not None
+        and index in parameters.inputs
+        and not isinstance(node.inputs[index], Constant)
+    }
+    wanted = [*totals.values(), *(name for pair in small.values() for name in pair)]
+    if not wanted:
+        return found
+    seen = collect(probes.model, wanted, samples, kind="minmax", threads=threads)
+    for node, name in totals.items():
+        total = sums[node].factor * _largest(seen[name])
+        if total > most:
+            found[node] = (
+                f"{sums[node].text}, whose magnitudes come to {total:.3g}: a sum in {dtype} ends at {most:.3g}"
+            )
+    for node, (least, share) in small.items():
+        if not seen[least].is_empty:
+            reason = smallness_misfit(node, Smallness(seen[least].low, _largest(seen[share])), dtype)
+            if reason is not None:
+                found.setdefault(node, reason)
     return found
 
 
