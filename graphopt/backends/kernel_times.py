@@ -35,9 +35,9 @@ class KernelTime:
 
 
 def undisturbed(times: Sequence[float]) -> float:
-    """The mean of the fastest quarter, since whatever else the machine does only adds; 0 for none.
+    """The mean of the fastest tenth, since whatever else the machine does only adds; 0 for none.
 
     Finer than the least where a clock counts whole microseconds.
     """
     ordered = np.sort(np.asarray(times, np.float64))
-    return float(ordered[: max(1, len(ordered) // 4)].mean()) if len(ordered) else 0.0
+    return float(ordered[: max(1, len(ordered) // 10)].mean()) if len(ordered) else 0.0

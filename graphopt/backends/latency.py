@@ -7,18 +7,22 @@ median over rounds of reference ÷ other, with its quartiles; times themselves a
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from graphopt.backends.kernel_times import undisturbed
 
 _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 200
 # A timing shorter than this is mostly the clock and the call itself: quick models are called several times.
 _TIMED_SECONDS = 0.002
+# Calls of a model between those of the others; the first, which finds the others' data in the cache, doesn't count.
+_TURN, _COUNTED = 5, 4
 BUDGET_SECONDS = 4.0
 
 
@@ -64,48 +68,43 @@ def measure_latency(
         threads: that it was given.
         budget: seconds to spend, the warming up not counted.
     """
-    measured, calls = time_in_turns((reference, other), budget)
+    for run in (reference, other):
+        _time(run, _WARM_UP)
+    calls = max(1, round(_TIMED_SECONDS / max(_time(other, 1), 1e-6)))
+    times: list[tuple[float, float]] = []
+    end = time.perf_counter() + budget
+    for index in itertools.count():
+        if index >= _MAX_ROUNDS or (index >= _MIN_ROUNDS and time.perf_counter() > end):
+            break
+        order = (reference, other) if index % 2 == 0 else (other, reference)
+        first, second = (_time(run, calls) for run in order)
+        times.append((first, second) if index % 2 == 0 else (second, first))
+    measured = np.array(times)
     low, middle, high = np.quantile(measured[:, 0] / measured[:, 1], (0.25, 0.5, 0.75))
     medians = np.median(measured, axis=0) / calls
     return Latency(
-        engine,
-        threads,
-        len(measured),
-        calls,
-        float(medians[0]),
-        float(medians[1]),
-        float(middle),
-        float(low),
-        float(high),
+        engine, threads, len(times), calls, float(medians[0]), float(medians[1]), float(middle), float(low), float(high)
     )
 
 
-def time_in_turns(
-    runs: Sequence[Iterator[Any]], budget: float, *, timed: float = _TIMED_SECONDS, most: int = _MAX_ROUNDS
-) -> tuple[NDArray[np.float64], int]:
-    """Time several models, each once a round, every other round the other way round.
+def undisturbed_seconds(runs: Sequence[Iterator[Any]], budget: float) -> list[float]:
+    """Seconds of a call of each model, as if the machine did nothing else: its fastest tenth of calls, in turns.
 
     Args:
         runs: endless; each `next` is one call of a model.
         budget: seconds to spend, about, the warming up not counted; a few rounds are always made.
-        timed: seconds that a timing shall take: as many calls are made in one.
-        most: rounds.
-
-    Returns:
-        Seconds [rounds, models] of as many calls, and how many those are.
     """
+    times: list[list[float]] = [[] for _ in runs]
     for run in runs:
         _time(run, _WARM_UP)
-    calls = max(1, round(timed / max(_time(runs[-1], 1), 1e-6)))
-    times: list[list[float]] = []
     end = time.perf_counter() + budget
-    for index in range(most):
+    for index in itertools.count():
         if index >= _MIN_ROUNDS and time.perf_counter() > end:
             break
-        order = runs if index % 2 == 0 else runs[::-1]
-        taken = [_time(run, calls) for run in order]
-        times.append(taken if index % 2 == 0 else taken[::-1])
-    return np.array(times), calls
+        order = list(enumerate(runs))
+        for number, run in order if index % 2 == 0 else order[::-1]:
+            times[number].extend([_time(run, 1) for _ in range(_TURN)][-_COUNTED:])
+    return [undisturbed(own) for own in times]
 
 
 def _time(run: Iterator[Any], calls: int) -> float:

@@ -51,6 +51,7 @@ _FLOAT_KERNELS = {
     "NhwcFusedConv",
     "TransposeMatMul",
 }
+LINEAR_KERNELS = frozenset(_INTEGER_KERNELS | _FLOAT_KERNELS)
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 _INTEGERS = {int(TensorProto.UINT8): "uint8", int(TensorProto.INT8): "int8"}
 _FLOATS = {
@@ -127,7 +128,7 @@ def kernel_precision(model: ModelProto | Path, *, base_dir: Path | None = None) 
     return [
         Kernel(node.name, node.op_type, node.output[0], node.op_type in _INTEGER_KERNELS)
         for node in _nodes(_optimized(model, base_dir).graph)
-        if node.op_type in _INTEGER_KERNELS | _FLOAT_KERNELS
+        if node.op_type in LINEAR_KERNELS
     ]
 
 

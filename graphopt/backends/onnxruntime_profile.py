@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
 from graphopt.backends.kernel_times import FEWEST_RUNS, MOST_RUNS, WARM_UP, KernelTime, undisturbed
+from graphopt.backends.onnxruntime import LINEAR_KERNELS
 from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import CalibrationError
+from graphopt.ir.ops import LINEAR
 
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|/duplicated|/\w*Fusion\w*/?)$")
 _KERNEL = "_kernel_time"
@@ -68,12 +70,12 @@ def profile(
     times = _by_kernel(events, {node.name for node in optimized.node})
     # Kernels without a name share one in the profile; none was seen, but the time isn't lost then.
     shared = Counter(node.name for node in optimized.node)
-    names = _Names(model.graph)
+    nodes = _named_nodes(model.graph, optimized)
     return [
         KernelTime(
             node.name,
             node.op_type,
-            names.of(node),
+            nodes[node.output[0]],
             tuple(dict.fromkeys(filter(None, (*node.input, *_captured(node))))),
             tuple(filter(None, node.output)),
             undisturbed(times.get(node.name, ())) / shared[node.name],
@@ -104,11 +106,27 @@ def _by_kernel(events: Iterable[Mapping[str, Any]], kernels: set[str]) -> dict[s
     return found
 
 
+def _named_nodes(graph: GraphProto, optimized: GraphProto) -> dict[str, tuple[str, ...]]:
+    """First result of a kernel → the nodes of the model that it came from, as far as names tell.
+
+    A convolution in blocks of channels has the name of what it was fused with: the linear node in front is put first.
+    """
+    names = _Names(graph)
+    found = {kernel.output[0]: names.of(kernel) for kernel in optimized.node}
+    named = {name for own in found.values() for name in own}
+    for kernel in optimized.node:
+        own = found[kernel.output[0]]
+        if kernel.op_type in LINEAR_KERNELS and own and not any(names.nodes[n].op_type in LINEAR for n in own):
+            linear = names.linear_before(own[0], named)
+            found[kernel.output[0]] = own if linear is None else (linear, *own)
+    return found
+
+
 class _Names:
     """The nodes of a model by what onnxruntime's names say."""
 
     def __init__(self, graph: GraphProto) -> None:
-        self.nodes = {node.name for node in graph.node}
+        self.nodes = {node.name: node for node in graph.node}
         self.makers = {tensor: node.name for node in graph.node for tensor in node.output if tensor}
 
     def of(self, kernel: NodeProto) -> tuple[str, ...]:
@@ -117,6 +135,17 @@ class _Names:
         if kernel.op_type in ("ReorderInput", "ReorderOutput") or (kernel.op_type in _LAYOUTS and names[0] is None):
             return ()
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    def linear_before(self, name: str, named: set[str]) -> str | None:
+        """The linear node that feeds a node through others that have no kernel of their own."""
+        pending = [name]
+        while pending:
+            makers = [self.makers[tensor] for tensor in self.nodes[pending.pop()].input if tensor in self.makers]
+            for maker in makers:
+                if maker not in named and self.nodes[maker].op_type in LINEAR:
+                    return maker
+            pending.extend(maker for maker in makers if maker not in named)
+        return None
 
     def find(self, name: str, *, layout: bool) -> str | None:
         """The node, by its own name or that of what it makes, once what rewrites append is gone."""

@@ -17,21 +17,19 @@ from importlib.metadata import version
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from graphopt.analysis.precision_types import Border, Costs, Regions
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import Engine
-from graphopt.backends.kernel_times import KernelTime, undisturbed
-from graphopt.backends.latency import time_in_turns
+from graphopt.backends.kernel_times import KernelTime
+from graphopt.backends.latency import undisturbed_seconds
 from graphopt.backends.region_times import RegionTimes, region_times, uniform
 from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import UnsupportedError
 from graphopt.quant.precision import PRECISIONS
 
 BUDGET_SECONDS = 20.0
-# Single calls, and many: the quickest are looked for, and short ones are disturbed least.
-_TIMED_SECONDS, _MOST_ROUNDS = 0.0002, 2000
 _FLOAT = "float32"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 # A scale outside of this tells of a disturbed measurement, not of the profile's own cost.
@@ -83,10 +81,8 @@ def latency_costs(
         return iter(run(model, itertools.cycle(feeds), threads))
 
     every = {_FLOAT: float_model, **others}
-    measured, count = time_in_turns(
-        [calls(model) for model in every.values()], share * len(every), timed=_TIMED_SECONDS, most=_MOST_ROUNDS
-    )
-    seconds = {name: undisturbed(measured[:, k].tolist()) / count for k, name in enumerate(every)}
+    taken = undisturbed_seconds([calls(model) for model in every.values()], share * len(every))
+    seconds = dict(zip(every, taken, strict=True))
     times = {
         name: region_times(profile(model, feeds, share), regions, uniform(regions, name))
         for name, model in every.items()
@@ -134,15 +130,28 @@ class _Table:
             return
         borders = {border.tensor: border for border in self.regions.borders}
         shapes = _shapes(model, [tensor for tensor, _ in missing], feeds[0])
-        by_name = self.regions.by_name
-        wanted = {key: Converted(shapes[key[0]], self.is_convolved(borders[key[0]], shapes[key[0]])) for key in missing}
-        writes = any(region.writes_form for region in by_name.values())
-        small = conversion_model(sorted({c for c in wanted.values() if 0 not in c.shape}), writes_form=writes)
+        wanted = {key: self.converted(model, borders[key[0]], shapes[key[0]]) for key in missing}
+        writes = any(region.writes_form for region in self.regions.regions)
+        small = conversion_model(
+            list(dict.fromkeys(c for c in wanted.values() if 0 not in c.shape)), writes_form=writes
+        )
         times = region_times(profile(small.model, [small.feed], seconds), small.regions, small.assignment)
         scale = sum(self.scales) / len(self.scales)
         for key, converted in wanted.items():
-            place = (small.int8 if key[1] == "int8" else small.float32).get(converted, "")
+            place = small.places.get((converted, key[1]), "")
             self.conversions[key] = times.conversions.get((place, key[1]), 0.0) * scale
+
+    def converted(self, model: ModelProto, border: Border, shape: tuple[int, ...]) -> Converted:
+        """What lies at a border."""
+        by_name = self.regions.by_name
+        names = (*border.readers, *((border.writer,) if border.writer is not None else ()))
+        if len(shape) != 4 or all(by_name[name].op not in _CONVOLUTIONS for name in names):
+            return Converted(shape, convolved=False)
+        carried = () if border.writer is None else by_name[border.writer].carried
+        pools = (
+            n for n in model.graph.node if n.op_type == "MaxPool" and n.name in carried and border.tensor in n.input
+        )
+        return Converted(shape, True, next((_attributes(pool) for pool in pools), ()))
 
     def fill(self) -> list[str]:
         """Give precisions that no model was in what float32 takes; their names."""
@@ -166,12 +175,6 @@ class _Table:
                     found.append((border.tensor, form))
         return found
 
-    def is_convolved(self, border: Border, shape: Sequence[int]) -> bool:
-        """Whether the tensor lies at a convolution, and so in the memory layout of one."""
-        by_name = self.regions.by_name
-        names = (*border.readers, *((border.writer,) if border.writer is not None else ()))
-        return len(shape) == 4 and any(by_name[name].op in _CONVOLUTIONS for name in names)
-
     def costs(self, source: str) -> Costs:
         """The table as costs."""
         return Costs("latency", self.seconds, self.conversions, self.fixed, source)
@@ -190,3 +193,9 @@ def _shapes(model: ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArra
         values = run_session(open_session(probe, optimize=False), feed, "sample 0", wanted)
         found |= {name: tuple(value.shape) for name, value in zip(wanted, values, strict=True)}
     return found
+
+
+def _attributes(node: NodeProto) -> tuple[tuple[str, Any], ...]:
+    """Name and value of each attribute, such as can be compared."""
+    values: list[tuple[str, Any]] = [(a.name, helper.get_attribute_value(a)) for a in node.attribute]
+    return tuple((name, value if isinstance(value, (int, float, bytes)) else tuple(value)) for name, value in values)
