@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from graphopt._version import __version__
-from graphopt.cli import calibrate, compare, emit, inspect, lint, optimize, passes, targets, trace, verify
+from graphopt.cli import calibrate, compare, diff, emit, inspect, lint, optimize, passes, targets, trace, verify
 from graphopt.errors import GraphoptError, InternalError, one_line
 
 EXIT_USER = 1
@@ -33,6 +33,7 @@ app.command("verify")(verify.verify)
 app.command("lint")(lint.lint)
 app.command("emit")(emit.emit)
 app.command("compare")(compare.compare)
+app.command("diff")(diff.diff)
 app.command("trace")(trace.trace)
 app.command("inspect")(inspect.inspect)
 app.command("passes")(passes.passes)

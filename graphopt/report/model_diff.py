@@ -1,0 +1,213 @@
+"""`graphopt diff`: what differs between two models: nodes, attributes, weights, scales and zero points."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.graph_diff import ChangedNode, GraphDiff, diff_outlines
+from graphopt.ir import Graph
+from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline, outline
+from graphopt.report.document import Document, Line, Table
+from graphopt.report.units import counted, decibel_text, names_text
+
+_SHOWN = 20
+_GRID_INPUTS = {1: "scale", 2: "zero point"}
+_GRIDS = ("QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """A constant that a node reads in both models, of the same type and with other values.
+
+    Attributes:
+        node: name of the node in the first model.
+        index: which of its inputs it is.
+        what: "weight, input 1", "scale", "zero point".
+        before, after: names of the constant.
+        changed: how many of its values differ.
+        count: how many it has.
+        largest: the largest difference; NaN where values aren't numbers.
+        snr_db: of the second against the first; NaN likewise.
+        text: both values, where there is one: "0.0123 → 0.0125".
+    """
+
+    node: str
+    index: int
+    what: str
+    before: str
+    after: str
+    changed: int
+    count: int
+    largest: float
+    snr_db: float
+    text: str
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """What differs between two models.
+
+    Attributes:
+        graph: node by node.
+        values: constants with other values, in the first model's order.
+        opsets: (domain, version in the first, in the second; None: it doesn't use it), where they differ.
+    """
+
+    graph: GraphDiff
+    values: tuple[ValueChange, ...]
+    opsets: tuple[tuple[str, int | None, int | None], ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing differs but names of tensors."""
+        return not self.graph and not self.opsets
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        graph = self.graph
+        return {
+            "same": self.is_same,
+            "unchanged": graph.same,
+            "removed": [_node_dict(n) for n in graph.removed],
+            "added": [_node_dict(n) for n in graph.added],
+            "changed": [
+                {"before": _node_dict(c.before), "after": _node_dict(c.after), "what": list(c.what)}
+                for c in graph.changed
+            ],
+            "values": [
+                {
+                    "node": v.node, "input": v.index, "what": v.what, "before": v.before, "after": v.after,
+                    "changed": v.changed, "count": v.count, "largest": _finite(v.largest), "snr_db": _finite(v.snr_db),
+                }
+                for v in self.values
+            ],
+            "rewrites": [
+                {
+                    "removed": [n.name for n in r.removed],
+                    "added": [n.name for n in r.added],
+                    "changed": [c.after.name for c in r.changed],
+                }
+                for r in graph.rewrites
+            ],
+            "inputs": None if graph.inputs is None else [list(names) for names in graph.inputs],
+            "outputs": None if graph.outputs is None else [list(names) for names in graph.outputs],
+            "opsets": [list(entry) for entry in self.opsets],
+        }  # fmt: skip
+
+
+def diff_models(before: Graph, after: Graph) -> ModelDiff:
+    """Compare two models; values of constants are loaded and compared, too."""
+    sides = outline(before), outline(after)
+    graph = diff_outlines(*sides, same_values=_equal)
+    ours, theirs = before.facts.opset_imports, after.facts.opset_imports
+    opsets = tuple((d, ours.get(d), theirs.get(d)) for d in {**ours, **theirs} if ours.get(d) != theirs.get(d))
+    return ModelDiff(graph, tuple(v for c in graph.changed for v in _values(c, *sides)), opsets)
+
+
+def model_diff_page(found: ModelDiff, before: str, after: str, *, everything: bool = False) -> Document:
+    """The differences as tables; `everything`: all rows instead of the first ones."""
+    graph = found.graph
+    page: list[Line | Table] = [Line(f"{before} → {after}", "title")]
+    if found.is_same:
+        return [*page, Line(f"  the same: {counted(graph.same, 'node')}, with the same attributes and values", "good")]
+    counts = [f"{len(graph.removed)} removed", f"{len(graph.added)} added", f"{len(graph.changed)} changed"]
+    page.append(Line(f"  nodes: {', '.join(counts)}, {graph.same} unchanged"))
+    for domain, old, new in found.opsets:
+        page.append(Line(f"  opset {domain or 'ai.onnx'}: {old or 'none'} → {new or 'none'}"))
+    for word, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        if names is not None:
+            page.append(Line(f"  {word}: {', '.join(names[0])} → {', '.join(names[1])}"))
+    limit = None if everything else _SHOWN
+    page += _nodes("removed", graph.removed, limit)
+    page += _nodes("added", graph.added, limit)
+    page += _rows(("changed", "operator", "what"), [_changed_row(c) for c in graph.changed], limit)
+    page += _rows(
+        ("other values", "of", ">changed", ">largest change", ">SNR", ""),
+        [_value_row(v) for v in found.values],
+        limit,
+    )
+    return page
+
+
+def _values(changed: ChangedNode, before: Outline, after: Outline) -> Iterator[ValueChange]:
+    pairs = zip(changed.before.inputs, changed.after.inputs, strict=False)
+    for index, (ours, theirs) in enumerate(pairs):
+        a, b = before.constants.get(ours), after.constants.get(theirs)
+        if a is None or b is None or a.type != b.type or _equal(a, b):
+            continue
+        grid = changed.before.op in _GRIDS and index in _GRID_INPUTS
+        what = _GRID_INPUTS[index] if grid else f"input {index}"
+        yield _value_change(changed.before.name, index, what, a, b)
+
+
+def _value_change(node: str, index: int, what: str, a: ConstantOutline, b: ConstantOutline) -> ValueChange:
+    one, other = _array(a), _array(b)
+    if one.dtype.kind not in "fiubV" or one.dtype.names:
+        return ValueChange(node, index, what, a.name, b.name, int((one != other).sum()), one.size, *_UNKNOWN, "")
+    ours, theirs = one.astype(np.float64), other.astype(np.float64)
+    with np.errstate(all="ignore"):
+        error = theirs - ours
+        signal, noise = float((ours * ours).sum()), float((error * error).sum())
+    snr = 10 * math.log10(signal / noise) if signal > 0 and 0 < noise < math.inf else math.nan
+    text = f"{ours.item():.6g} → {theirs.item():.6g}" if ours.size == 1 else ""
+    differs = int((ours != theirs).sum())
+    return ValueChange(node, index, what, a.name, b.name, differs, one.size, float(np.abs(error).max()), snr, text)
+
+
+_UNKNOWN = (math.nan, math.nan)
+
+
+def _equal(one: ConstantOutline, other: ConstantOutline) -> bool:
+    if one.values is other.values:
+        return True
+    a, b = _array(one), _array(other)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _array(constant: ConstantOutline) -> NDArray[Any]:
+    return constant.values if isinstance(constant.values, np.ndarray) else constant.values.load()
+
+
+def _nodes(title: str, nodes: Sequence[NodeOutline], limit: int | None) -> list[Line | Table]:
+    counts = Counter(node.op for node in nodes)
+    summary = ", ".join(f"{count} {op}" for op, count in counts.most_common())
+    rows = [(n.name, n.op, names_text(n.inputs), names_text(n.outputs)) for n in nodes]
+    return _rows((f"{title}: {summary}", "operator", "reads", "makes"), rows, limit)
+
+
+def _rows(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], limit: int | None) -> list[Line | Table]:
+    if not rows:
+        return []
+    more = [] if limit is None or len(rows) <= limit else [Line(f"  … and {len(rows) - limit} more; --all shows them")]
+    return [Line(), Table(columns, tuple(rows[:limit])), *more]
+
+
+def _changed_row(changed: ChangedNode) -> tuple[str, ...]:
+    return (changed.before.name, changed.after.op, "; ".join(changed.what))
+
+
+def _value_row(value: ValueChange) -> tuple[str, ...]:
+    largest = "" if math.isnan(value.largest) else f"{value.largest:.4g}"
+    snr = "" if math.isnan(value.snr_db) else decibel_text(value.snr_db)
+    return (value.node, value.what, f"{value.changed} of {value.count}", largest, snr, value.text)
+
+
+def _node_dict(node: NodeOutline) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "op": node.op,
+        "inputs": list(node.inputs),
+        "outputs": list(node.outputs),
+        "attributes": dict(node.attributes),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
