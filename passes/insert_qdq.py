@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
 from graphopt.ir.operands import static_shape
+from graphopt.passes._strided_pointwise import split_strides
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range, TensorPlan, solve_params
 from graphopt.targets import find_target
@@ -54,6 +55,10 @@ class InsertQdq(Pass):
         if target.shared_result_bias is not None:
             for name in graph.plan.quantized_nodes:
                 _give_bias(graph, nodes[name], target.shared_result_bias, ctx)
+        if target.moves_strides:
+            for name in graph.plan.quantized_nodes:
+                if split_strides(graph, nodes[name]):
+                    ctx.remarks.applied(nodes[name], f"its strides are in front: {target.title} runs it in float else")
         ctx.remarks.note(None, f"{inserter.pairs} Q/DQ pairs inserted")
 
 
@@ -61,7 +66,7 @@ class _Inserter:
     def __init__(self, graph: Graph, nodes: dict[str, Node]) -> None:
         self.graph, self.nodes = graph, nodes
         self.pairs = 0
-        self.shared: dict[str, tuple[Constant, Constant]] = {}
+        self.shared: dict[tuple[str, str], tuple[Constant, Constant]] = {}
         try:
             self.ranges, self.second = graph.plan.solved_ranges(), graph.plan.second_ranges()
         except KeyError as missing:
@@ -72,7 +77,7 @@ class _Inserter:
         first = entry.edges[0]
         source = self.nodes[first.node].inputs[first.index]
         assert isinstance(source, Variable)
-        self.insert(entry, source, self._constants(entry, self.second, "_second"))
+        self.insert(entry, source, self._constants(entry, self.second))
 
     def insert(self, entry: TensorPlan, tensor: Variable, grid: tuple[Constant, Constant] | None = None) -> None:
         """Q/DQ behind `tensor`, read by the planned uses."""
@@ -99,14 +104,15 @@ class _Inserter:
         graph.add_node("QuantizeLinear", [tensor, scale, zero_point], [quantized], hint=f"{stem}_QuantizeLinear")
         self.pairs += 1
 
-    def _constants(self, entry: TensorPlan, ranges: dict[str, Range], suffix: str = "") -> tuple[Constant, Constant]:
+    def _constants(self, entry: TensorPlan, ranges: dict[str, Range]) -> tuple[Constant, Constant]:
         """Scale and zero point of rank 0, made once for a group."""
-        key = entry.group or f"{entry.tensor}{suffix}"
+        name = entry.group or entry.tensor
+        key = name, entry.scheme.dtype
         if key not in self.shared:
             params = solve_params(ranges[entry.tensor], entry.scheme)
             self.shared[key] = (
-                self.graph.constant(params.scale, f"{key}_scale"),
-                self.graph.constant(params.zero_point, f"{key}_zero_point"),
+                self.graph.constant(params.scale, f"{name}_scale"),
+                self.graph.constant(params.zero_point, f"{name}_zero_point"),
             )
         return self.shared[key]
 

@@ -41,6 +41,7 @@ def conv(
 W = (8, 8, 3, 3)
 
 add("conv", "Conv", conv(*W, **SAME))
+add("conv 1x1 with strides", "Conv", conv(8, 8, 1, 1, strides=[2, 2]))
 add("conv, static batch", "Conv", conv(*W, **SAME), batch=1)
 add("conv, no padding", "Conv", conv(*W))
 add("conv, result not quantized", "Conv", conv(*W, quantized_result=False, **SAME))
@@ -167,3 +168,17 @@ def _(net: Net) -> None:
     a = net.qdq(net.opening())
     y = net.qdq(net.conv(a, subject=True, relu=True))
     net.result(a, y)
+
+
+@probe("conv 1x1, strides in front", "Conv")
+def _(net: Net) -> None:
+    a = net.qdq(net.input(1, 8, 10, 10))
+    net.result(net.conv(net.add("MaxPool", a, kernel_shape=[1, 1], strides=[2, 2]), kernel=1, subject=True))
+
+
+@probe("conv 1x1 with strides, another reader", "Conv")
+def _(net: Net) -> None:
+    a = net.qdq(net.input(1, 8, 10, 10))
+    w, scale = net.weight(net.noise(8, 8, 1, 1))
+    net.result(net.add("Conv", a, w, net.bias(net.noise(8), a, scale), subject=True, strides=[2, 2]))
+    net.result(net.conv(a, subject=True))

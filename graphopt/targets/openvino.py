@@ -25,11 +25,20 @@ OPENVINO = Target(
     # were two of them (2026.4.1; two readers are a skip, a gate, an output). A bias of zeros is optimized away; this
     # one is too small to change a sum.
     shared_result_bias=1e-30,
+    # ConvStridesPropagation; with another reader beside it, it writes a MaxPool behind the DequantizeLinear, as we do.
+    moves_strides=True,
     fused_activations=frozenset(
         {"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu"}
     ),
     rules={
-        "Conv": OpRule(Role.LINEAR, source="int8 in probe 'conv', float in probe 'conv, s8 weights with a zero point'"),
+        "Conv": OpRule(
+            Role.LINEAR,
+            source=(
+                "int8 in probe 'conv', float in probe 'conv, s8 weights with a zero point', float in probe "
+                "'conv 1x1 with strides', int8 in probe 'conv 1x1, strides in front', int8 in probe "
+                "'conv 1x1 with strides, another reader'"
+            ),
+        ),
         # With a zero point other than 0 the Deconvolution layer runs in f32 (a Convolution doesn't mind).
         # With groups it runs in f32 whatever their size (2 to all channels, strides 1 and 2).
         # A Convolution that reads a Concat of int8 takes the integers for uint8, and its result is wrong (28 instead

@@ -115,6 +115,8 @@ class Target:
         bias: "int32": DequantizeLinear of an int32 with scale s_x·s_w, zero point 0; "float": as it is.
         shared_result_bias: what a convolution is given as bias when it has none, or zeros, and its result is read
             more than once; None: nothing.
+        moves_strides: it moves strides of pointwise convolutions past the DequantizeLinear before them, if all readers
+            have them, and runs the convolutions in float then.
         fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
         fused_conditions: what must hold for an operator of `fused_activations` to be fused.
         rules: operator → rule. An operator without one runs in float.
@@ -144,6 +146,7 @@ class Target:
     fuse_matmul_add: bool = True
     fused_patterns: frozenset[FusedPattern] = frozenset()
     shared_result_bias: float | None = None
+    moves_strides: bool = False
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])

@@ -51,6 +51,9 @@ NETWORKS: dict[str, onnx.ModelProto] = {
     "downsampling residual": ends_in_conv(
         conv("x", "a") + conv("x", "e", "v", "c") + "t = Add(a, e)\n end = Relu(t)\n"
     ),
+    "strided pointwise": ends_in_conv(
+        conv("x", "a") + "r = Relu(a)\n e = Conv<strides=[2,2]>(r, p)\n end = Relu(e)\n", p=(8, 8, 1, 1)
+    ),
     "max pool": ends_in_conv(conv("x", "a") + "r = Relu(a)\n end = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)\n"),
     "average pool": ends_in_conv(conv("x", "a") + "end = AveragePool<kernel_shape=[2,2]>(a)\n"),
     "concat": ends_in_conv(

@@ -14,7 +14,7 @@ from graphopt.analysis.regions import realised
 from graphopt.backends.engines import find_engine
 from graphopt.backends.planned import planned_nodes
 from graphopt.calibration import input_specs, load_dataset
-from graphopt.ir import Graph, from_proto, to_proto
+from graphopt.ir import Graph, to_proto
 from graphopt.ir.ops import LINEAR
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.insert_qdq import InsertQdq
