@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Constant, Graph, Node, fill_types, upgrade_graph
+from graphopt.ir.block_weights import INT4_WEIGHTS
 from graphopt.ir.conditions import unmet
 from graphopt.ir.linear import Linear, linear_view
 from graphopt.pipeline import Context
@@ -25,7 +26,6 @@ from graphopt.quant import QuantParams, Scheme, quantize
 from graphopt.quant.block_scales import LEAST_BLOCK, block_scheme, fitting_block, solve_blocks
 from graphopt.targets import Target
 
-INT4_WEIGHTS = "int4-weights"
 _OPERATORS = frozenset({"Gemm", "MatMul"})
 # The first opset whose DequantizeLinear has 4-bit integers and blocks.
 OPSET = 21
@@ -156,7 +156,7 @@ def _fitting(graph: Graph, ctx: Context, chosen: list[Node], block: int) -> Iter
 
 def _block(target: Target | None, linear: Linear, block: int) -> int | None:
     rule = None if target is None else target.block_weights
-    return fitting_block(linear.in_channels, block, divides=rule is not None and rule.divides)
+    return fitting_block(linear.in_channels, block, divides=rule is not None and not rule.sizes)
 
 
 def _is_turned(target: Target | None, linear: Linear) -> bool:

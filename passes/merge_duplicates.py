@@ -6,8 +6,9 @@ Two nodes are the same when operator, attributes and inputs are; two inputs of a
 Constants are the same when type, shape and bytes are. Each graph is treated on its own: a branch doesn't run always.
 
 Declines: random operators, nodes with bodies, other domains, Q/DQ nodes (backends match each with one consumer),
-two results that are both outputs of the model, constants that the caller may override, strings, and external data
-above `max_external_bytes`, which would have to be read.
+two results that are both outputs of the model, constants that the caller may override, strings, weights in blocks of 4
+bits (onnxruntime fuses none that has two readers), and external data above `max_external_bytes`, which would have to
+be read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import onnx
 
 from graphopt.ir import Constant, Graph, Node
+from graphopt.ir.block_weights import is_block_weight
 from graphopt.ir.ops import COMMUTATIVE, QUANTIZE, is_random
 from graphopt.pipeline import Context, Pass
 
@@ -55,6 +57,8 @@ class MergeDuplicates(Pass):
         for constant in graph.constants:
             external = constant.lazy is not None and constant.lazy.is_external
             if constant.is_input or graph.is_output(constant) or constant.dtype == object:
+                continue
+            if any(is_block_weight(reader) for reader in constant.outputs):
                 continue
             if not external or constant.nbytes <= self.max_external_bytes:
                 groups.setdefault((constant.dtype, constant.shape), []).append(constant)

@@ -19,6 +19,7 @@ from graphopt.backends.precision import NodePrecision
 from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import ConfigError, GraphoptError, UnsupportedError
 from graphopt.ir import Graph, load, to_proto
+from graphopt.ir.block_weights import INT4_WEIGHTS
 from graphopt.ir.read import read_source
 from graphopt.pipeline.passes import Progress
 from graphopt.report.measure import runnable
@@ -174,8 +175,8 @@ def check_precision(
 
 
 def _explained(node: NodePrecision, findings: Sequence[Finding], target: Target) -> NodePrecision:
-    """With the target's rules that the model breaks there, where the node doesn't run in 8 bits as planned."""
-    if node.as_planned or not node.planned.in_8_bits:
+    """With the target's rules that the model breaks there, where the node doesn't run as its Q/DQ plan it."""
+    if node.as_planned or not (node.planned.in_8_bits or node.planned.precision == INT4_WEIGHTS):
         return node
     broken = list(dict.fromkeys(f"{f.found}: {f.why}" for f in findings if f.severity == "error"))
     if not broken and node.planned.op_type not in target.rules:

@@ -21,6 +21,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.calibration import Dataset
 from graphopt.calibration.session import Optimize, open_session, run_session
+from graphopt.ir.block_weights import INT4_WEIGHTS
 
 __all__ = ["Kernel", "Optimize", "kernel_precision", "open_session", "precision", "run", "run_dataset"]
 
@@ -173,6 +174,8 @@ class _Kernels:
         layer = f"{node.op_type} '{node.name}'"
         if node.op_type in _INTEGER_KERNELS or node.op_type.startswith("QLinear"):
             return NodePrecision(planned, layer, self.integer_type(node))
+        if node.op_type == "MatMulNBits" and any(a.name == "bits" and a.i == 4 for a in node.attribute):
+            return NodePrecision(planned, layer, INT4_WEIGHTS)
         return NodePrecision(planned, layer, self.float_type(node), self.mixed_integers(node))
 
     def mixed_integers(self, node: NodeProto) -> str:

@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.errors import CalibrationError, UnsupportedError
+from graphopt.ir.block_weights import INT4_WEIGHTS
 from graphopt.ir.read import read_source
 
 if TYPE_CHECKING:
@@ -28,7 +29,15 @@ _CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 
 # What Conv, ConvTranspose, Gemm and MatMul become.
 LINEAR_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul"})
-_TYPES = {"u8": "uint8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_TYPES = {
+    "u8": "uint8",
+    "i8": "int8",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    # What a layer with compressed weights says of itself; its kernel computes in float, or in 8 bits block by block.
+    **dict.fromkeys(("u4", "i4"), INT4_WEIGHTS),
+}
 # OpenVINO's ONNX reader makes one node of a product and one of its bias, and gives the bias the node's name; its low
 # precision passes split the scales off.
 _PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")

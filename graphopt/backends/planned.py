@@ -9,18 +9,24 @@ nothing and are not listed. A product of two activations is planned when Q stand
 other readers want may reach its inputs by chance. Likewise for everything but a linear node with an integer weight,
 which nobody stores without meaning it. A node that doesn't meet the conditions of the target's rule is declined by it.
 
-For a target that computes in 16-bit types, a node that has one is planned in it; and so are the linear nodes in float32
+A matrix product whose weight is stored in blocks of 4 bits is planned as "int4-weights", and so is onnxruntime's own
+MatMulNBits.
+
+Activations of 16 bits are planned as "int16x8", for a target that has such kernels. For one that computes in 16-bit
+floats, a node that has one is planned in it; and so are the linear nodes in float32
 of a model that has both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from graphopt.backends.precision import Planned
 from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor
+from graphopt.ir.block_weights import INT4_WEIGHTS, block_weight
 from graphopt.ir.conditions import unmet
 from graphopt.ir.float_parameters import LOW_FLOATS
 from graphopt.ir.ops import LINEAR, MOVES_VALUES, RESHAPES
@@ -28,6 +34,7 @@ from graphopt.targets import OpRule, Role, Target
 
 _FLOAT32 = np.dtype(np.float32)
 _EIGHT_BITS = (np.dtype(np.int8), np.dtype(np.uint8))
+_SIXTEEN_BITS = (np.dtype(np.int16), np.dtype(np.uint16))
 _COUNTED = (Role.LINEAR, Role.COMPUTE, Role.FIXED_OUTPUT)
 
 # Operators that name their integers themselves, standard and onnxruntime's own (com.microsoft).
@@ -37,24 +44,39 @@ _INTEGER_LINEAR = frozenset(
         *("QLinearConvTranspose", "QLinearMatMul"),
     }
 )
+_NBITS = "MatMulNBits"
 _DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
 def planned_nodes(graph: Graph, target: Target) -> list[Planned]:
     """Every node whose precision the model decides, in its order, nested graphs included."""
-    reader = _Reader(target)
+    readers = {"int8": _Reader(target, _EIGHT_BITS)}
+    if target.wide is not None:
+        readers["int16x8"] = _Reader(target.wide, _SIXTEEN_BITS)
     mixed = not LOW_FLOATS.keys().isdisjoint(target.precisions) and any(
         t.dtype in LOW_FLOATS.values() for scope in graph.walk() for node in scope.nodes for t in node.outputs
     )
     found: list[Planned] = []
     for scope in graph.walk():
         for node in scope.nodes:
-            reader.visit(scope, node)
-            linear = node.op in LINEAR or node.op in _INTEGER_LINEAR
-            wanted = "int8" if reader.is_planned(scope, node) else _float_type(node) if mixed else None
+            for reader in readers.values():
+                reader.visit(scope, node)
+            linear = node.op in LINEAR or node.op in _INTEGER_LINEAR or node.op == _NBITS
+            if _has_4_bits(node):
+                wanted = INT4_WEIGHTS
+            else:
+                integers = next((name for name, r in readers.items() if r.is_planned(scope, node)), None)
+                wanted = integers or (_float_type(node) if mixed else None)
             if wanted is not None:
                 found.append(Planned(node.name, node.op, node.outputs[0].name, linear, wanted))
     return found
+
+
+def _has_4_bits(node: Node) -> bool:
+    """Whether a matrix product's weight is stored in blocks of 4 bits."""
+    if node.op == _NBITS and node.domain == "com.microsoft":
+        return node.attr("bits", 4) == 4
+    return node.is_op("Gemm", "MatMul") and any(block_weight(tensor) is not None for tensor in node.inputs[:2])
 
 
 def _float_type(node: Node) -> str | None:
@@ -93,11 +115,10 @@ def activations(node: Node) -> list[tuple[int, Tensor]]:
     return [(i, t) for i, t in node.present_inputs() if t.dtype is None or t.dtype in FLOAT_TYPES]
 
 
-def has_eight_bits(dequantize: Node) -> bool:
-    """Whether a DequantizeLinear reads 8-bit integers; behind onnxruntime's operators its zero point tells."""
+def stored_type(dequantize: Node) -> object:
+    """The type that a DequantizeLinear reads; behind onnxruntime's operators its zero point tells."""
     stored, zero_point = dequantize.inputs[0], dequantize.input(2)
-    dtype = zero_point.dtype if stored.dtype is None and zero_point is not None else stored.dtype
-    return dtype in _EIGHT_BITS
+    return zero_point.dtype if stored.dtype is None and zero_point is not None else stored.dtype
 
 
 def integer_weight(graph: Graph, tensor: Tensor) -> bool:
@@ -105,7 +126,7 @@ def integer_weight(graph: Graph, tensor: Tensor) -> bool:
     node = graph.producer(tensor)
     while node is not None and node.is_op("Transpose", *RESHAPES):
         node = graph.producer(node.inputs[0])
-    if node is None or not is_dequantize(node) or not has_eight_bits(node):
+    if node is None or not is_dequantize(node) or stored_type(node) not in _EIGHT_BITS:
         return False
     stored = node.inputs[0]
     quantize = graph.producer(stored)
@@ -114,12 +135,13 @@ def integer_weight(graph: Graph, tensor: Tensor) -> bool:
 
 @dataclass
 class _Reader:
-    """One walk over a model in graph order."""
+    """One walk over a model in graph order: what wants integers of some types."""
 
     target: Target
+    types: tuple[np.dtype[Any], ...]
 
     def __post_init__(self) -> None:
-        # Tensors whose values are 8-bit integers times a scale: out of DequantizeLinear, or …
+        # Tensors whose values are such integers times a scale: out of DequantizeLinear, or …
         self.direct: set[Tensor] = set()
         # … behind operators that move values.
         self.moved: set[Tensor] = set()
@@ -128,7 +150,7 @@ class _Reader:
     def visit(self, scope: Graph, node: Node) -> None:
         """Note what comes out of `node`."""
         if is_dequantize(node):
-            if has_eight_bits(node):
+            if stored_type(node) in self.types:
                 self.direct.add(node.outputs[0])
                 self.moved.add(node.outputs[0])
             return
@@ -144,7 +166,7 @@ class _Reader:
                 self.direct.update(node.present_outputs())
 
     def is_planned(self, scope: Graph, node: Node) -> bool:
-        """Whether the model wants `node` in 8 bits."""
+        """Whether the model wants `node` in such integers."""
         if is_integer_operator(node):
             return True
         rule = self.rule(node)

@@ -21,7 +21,8 @@ class Planned:
         op_type: its operator.
         output: its first output.
         linear: whether it is a matrix product (Conv, ConvTranspose, Gemm, MatMul), where the time goes.
-        precision: what it should be computed in: "int8" for 8 bits, signed or not; "float16", "bfloat16", "float32".
+        precision: what it should be computed in: "int8" for 8 bits, signed or not; "float16", "bfloat16", "float32";
+            "int4-weights" for float arithmetic by a kernel that reads weights in blocks of 4 bits.
     """
 
     name: str
@@ -44,8 +45,8 @@ class NodePrecision:
         planned: the node.
         layer: the engine's name of the layer or kernel that computes it, with its kind: "QLinearConv 'conv1'";
             empty when the engine has no such layer any more (folded, or merged into another one).
-        precision: what the layer computes in: "int8", "uint8", "float32", "float16", "bfloat16"; "unknown" only
-            together with a reason.
+        precision: what the layer computes in: "int8", "uint8", "float32", "float16", "bfloat16", "int4-weights";
+            "unknown" only together with a reason.
         reason: where it isn't the planned one: which rule of the target, which neighbour, or what the engine said.
     """
 

@@ -87,10 +87,7 @@ def _layout_problems(node: Node, data: Shape | None, scale: Shape | None, opset:
     if data is None or scale is None or len(scale) == 0 or scale == (1,):
         return
     if node.attr("block_size", 0):
-        if opset < _WIDE_OPSET:
-            yield f"blocks need opset {_WIDE_OPSET}; the model has {opset}"
-        if len(scale) != len(data):
-            yield f"block scales of shape {list(scale)} for data of rank {len(data)}"
+        yield from _block_problems(node, data, scale, opset)
         return
     if opset < _PER_AXIS_OPSET:
         yield f"a scale per channel needs opset {_PER_AXIS_OPSET}; the model has {opset}"
@@ -101,6 +98,21 @@ def _layout_problems(node: Node, data: Shape | None, scale: Shape | None, opset:
     channels, scales = data[axis], scale[0]
     if isinstance(channels, int) and isinstance(scales, int) and channels != scales:
         yield f"{scales} scales for {channels} channels (axis {axis} of {list(data)})"
+
+
+def _block_problems(node: Node, data: Shape, scale: Shape, opset: int) -> Iterator[str]:
+    if opset < _WIDE_OPSET:
+        yield f"blocks need opset {_WIDE_OPSET}; the model has {opset}"
+    axis, size = int(node.attr("axis", 1)), int(node.attr("block_size", 0))
+    if len(scale) != len(data) or not -len(data) <= axis < len(data) or size < 0:
+        yield f"scales of shape {list(scale)} for blocks of {size} along axis {axis} of data of shape {list(data)}"
+        return
+    for k, (length, count) in enumerate(zip(data, scale, strict=True)):
+        if not isinstance(length, int) or not isinstance(count, int):
+            continue
+        wanted = -(-length // size) if k == axis % len(data) else length
+        if count != wanted:
+            yield f"{count} scales for {length} values along axis {k}, in blocks of {size} along axis {axis}"
 
 
 def _type_problems(integers: Tensor, opset: int) -> Iterator[str]:

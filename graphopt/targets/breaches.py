@@ -40,7 +40,7 @@ _COMMON: Mapping[str, Breach] = {
     "scale-value": _error("values divided by such a scale overflow or vanish"),
     "scale-constant": _error("integer kernels are chosen by constant scales: the layer runs in float"),
     "opset": _error("the operator has no such form in this opset, and engines refuse the model or misread it"),
-    "block-scale": _error("no 8-bit kernel of this target takes scales per block"),
+    "block-scale": _error("no kernel takes scales per block there"),
     "float-input": _error("QuantizeLinear takes float values"),
     "loose-integers": _warning("engines look for Q/DQ around float operators and may not recognise this"),
     "pair-mismatch": _error("the real values change between the two nodes"),
@@ -58,6 +58,7 @@ _FLOAT_WEIGHT = "the layer runs in float"
 
 ONNXRUNTIME: Mapping[str, Breach] = {
     **_COMMON,
+    "block-form": _error("no MatMulNBits is formed: the weights are dequantized at each run, the layer runs in float"),
     "scale-rank": _error("onnxruntime refuses some models with a scale of shape [1]"),
     "activation-type": _warning(
         "onnxruntime converts it to uint8; its int8 × int8 kernels are 7 times slower than float"
@@ -82,6 +83,7 @@ ONNXRUNTIME: Mapping[str, Breach] = {
 
 OPENVINO: Mapping[str, Breach] = {
     **_COMMON,
+    "block-form": _error("it refuses a shorter last block, and else dequantizes the weights when it loads the model"),
     "activation-zero-point": _error("a ConvTranspose that reads a zero point runs in f32"),
     "weight-type": _error("weights other than int8 need a zero point: the layer runs in f32"),
     "weight-zero-point": _error("a weight's zero point makes every layer that reads it run in f32"),
@@ -102,6 +104,7 @@ OPENVINO: Mapping[str, Breach] = {
 
 TENSORRT: Mapping[str, Breach] = {
     **_COMMON,
+    "block-form": _error("TensorRT-RTX refuses the model, or crashes while it builds it"),
     "scale-rank": _error("TensorRT-RTX builds every convolution in float, without a word"),
     "integer-operator": _error("the parser refuses it"),
     "contrib-operator": _error("the parser refuses it"),

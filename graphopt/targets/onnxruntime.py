@@ -113,10 +113,10 @@ ONNXRUNTIME = Target(
         ),
         "float32": PrecisionRule(written="as it is", source="ONNX"),
     },
-    # Sizes of 16 to 256 that are powers of two; of a Gemm with transB the weights are dequantized at each run.
     block_weights=BlockRule(
-        divides=False,
+        sizes=(16, 32, 64, 128, 256),
         transposed=False,
+        shared=False,
         source="MatMulNBits, from DQMatMulToMatMulNBits in onnxruntime's qdq_selector_action_transformer.cc",
     ),
 )

@@ -90,15 +90,18 @@ class BlockRule:
     """How weights of "int4-weights" are stored: DequantizeLinear in blocks along the summed axis.
 
     Attributes:
-        divides: a block's size must divide the number of inputs; else the last one may be shorter.
+        sizes: numbers of weights that may share a scale, the last of which may be fewer; empty: any number that
+            divides that of the inputs.
         zero_points: blocks may have zero points other than 0 (uint4).
         transposed: a Gemm may keep its transB; else the weight is turned over.
+        shared: several nodes may read one weight.
         source: what was measured.
     """
 
-    divides: bool = True
+    sizes: tuple[int, ...] = ()
     zero_points: bool = True
     transposed: bool = True
+    shared: bool = True
     source: str = ""
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -126,6 +127,13 @@ def blocks(p: Planted) -> None:
     node.input[2] = p.constant(np.zeros((8, 2)), np.int8)
     del node.attribute[:]
     node.attribute.extend([helper.make_attribute("axis", 1), helper.make_attribute("block_size", 2)])
+
+
+def blocks_of_4_bits(p: Planted) -> None:
+    blocks(p)
+    node = p.producer("W4_dequantized")
+    node.input[0] = p.constant(np.ones((8, 4)), ml_dtypes.int4)
+    node.input[2] = p.constant(np.zeros((8, 2)), ml_dtypes.int4)
 
 
 def integer_matmul(p: Planted) -> None:
@@ -341,6 +349,7 @@ CASES = (
     Case("scale-constant", "tensorrt", scale_at_run_time, "c1"),
     Case("opset", "tensorrt", per_channel_in_opset_12, "c1"),
     Case("block-scale", "openvino", blocks, "y"),
+    Case("block-form", "onnxruntime", blocks_of_4_bits, "y"),
     Case("integer-operator", "tensorrt", integer_matmul, "dq"),
     Case("contrib-operator", "openvino", contrib_add, "added"),
     Case("loose-integers", "tflite", integers_moved, "moved"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphopt.analysis.legality.blocks import check_blocks
 from graphopt.analysis.legality.finding import RULES, Finding
 from graphopt.analysis.legality.heads import check_heads
 from graphopt.analysis.legality.misreads import check_constants, check_counted_pads, check_joins
@@ -24,6 +25,7 @@ from graphopt.targets import Target
 
 _CHECKS: tuple[Check, ...] = (
     check_nodes,
+    check_blocks,
     check_activations,
     check_weights,
     check_biases,

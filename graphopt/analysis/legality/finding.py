@@ -71,6 +71,8 @@ _RULES = (
     Rule("scale-constant", "a scale or zero point computed at run time", "store it as an initializer", False),
     Rule("opset", "Q/DQ that the model's opset doesn't have", "export with a newer opset", False),
     Rule("block-scale", "a scale per block", "quantize with one scale per tensor or channel", False),
+    Rule("block-form", "4-bit weights in blocks that the engine has no kernel for",
+         "quantize the float model again with quantize-weights{bits=4} for this target", False),
     Rule("integer-operator", "integer operators instead of Q/DQ around float ones", "use the Q/DQ form", True),
     Rule("contrib-operator", "integer operators of onnxruntime's own (com.microsoft)", "use the Q/DQ form", True),
     Rule("loose-integers", "DequantizeLinear of integers that another operator computes",

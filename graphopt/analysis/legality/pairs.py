@@ -9,6 +9,7 @@ import numpy as np
 from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, SIXTEEN_BITS, Grid, constant_value, read_grid
 from graphopt.analysis.legality.scene import Found, Scene
 from graphopt.ir import Graph, Node
+from graphopt.ir.block_weights import is_block_weight
 from graphopt.targets import Target
 
 _PER_CHANNEL_OPSET = 13
@@ -23,6 +24,8 @@ def check_nodes(scene: Scene) -> Iterator[Found]:
     """Each QuantizeLinear and DequantizeLinear by itself, and integer operators."""
     for scope in scene.graph.walk():
         for node in scope.nodes:
+            if is_block_weight(node):
+                continue  # see `blocks`
             if node.is_op("QuantizeLinear", "DequantizeLinear") and node.input(0) is not None:
                 yield from _node(scope, node)
                 if scope is not scene.graph:

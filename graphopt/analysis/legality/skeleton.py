@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.legality.grid import Grid, constant_value, read_grid
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable
+from graphopt.ir.block_weights import is_block_weight
 
 NARROW_FLOATS = frozenset({"float16", "bfloat16"})
 
@@ -63,6 +64,10 @@ def strip(graph: Graph, *, exact: bool = False) -> Skeleton:
         pairs, found.narrow = [n for n in pairs if n not in narrow], len(narrow)
     for node in pairs:
         data, grid = node.inputs[0], read_grid(node)
+        if is_block_weight(node):
+            if not exact:
+                _open_blocks(found, node, grid)
+            continue
         root, before = chains.get(data, (data, ()))
         if node.op == "QuantizeLinear":
             if not before:
@@ -86,6 +91,25 @@ def strip(graph: Graph, *, exact: bool = False) -> Skeleton:
     graph.sort()
     _fold_transposes(found)
     return found
+
+
+def _open_blocks(found: Skeleton, node: Node, grid: Grid) -> None:
+    """Put float values in the place of a weight in blocks: its layer computes in float."""
+    graph, integers = found.graph, constant_value(node.input(0))
+    size = int(node.attr("block_size", 0))
+    fits = integers is not None and grid.axis is not None and grid.axis < integers.ndim
+    if not fits or integers is None or grid.axis is None or grid.scale is None or grid.zero_point is None:
+        return
+    length = integers.shape[grid.axis]
+    if grid.scale.ndim != integers.ndim or grid.scale.shape[grid.axis] * size < length:
+        return
+    inside = [k // size for k in range(length)]
+    scale, zero_point = (np.take(v, inside, grid.axis) for v in (grid.scale, grid.zero_point))
+    values = (integers.astype(np.float64) - zero_point) * scale
+    constant = graph.constant(values.astype(np.float32), node.outputs[0].name)
+    for reader, index in graph.uses(node.outputs[0]):
+        found.reads[(reader.name, index)] = ()
+        graph.set_input(reader, index, constant)
 
 
 def _real(node: Node) -> Tensor:

@@ -22,6 +22,7 @@ from graphopt.backends.tensorrt.kernels import Kernel, read_kernels
 from graphopt.backends.tensorrt.plan_text import unreadable
 from graphopt.backends.tensorrt.reasons import Reader
 from graphopt.errors import ConfigError
+from graphopt.ir.block_weights import INT4_WEIGHTS
 from graphopt.ir.read import read_source
 
 ENGINE = "TensorRT-RTX"
@@ -69,8 +70,10 @@ def precision(
     for kernel in kernels:
         for name in kernel.nodes:
             by_node[name].append(kernel)
-    nodes = [_judge(p, node, by_node[name], built, reader) for p, name, node in found]
-    notes = [*built.warnings, *_float_notes(kernels, {name for _, name, _ in found}, built)]
+    merged = [name for p, name, _ in found if not p.in_8_bits and not p.linear and name not in by_node]
+    nodes = [_judge(p, node, by_node[name], built, reader) for p, name, node in found if name not in merged]
+    notes = [*built.warnings, *_merged_notes(merged, built)]
+    notes += _float_notes(kernels, {name for _, name, _ in found}, built)
     return EnginePrecision(ENGINE, VERSION, capability, nodes, notes)
 
 
@@ -103,7 +106,9 @@ def _refusal_notes(built: Built) -> list[str]:
 
 def _judge(planned: Planned, node: NodeProto, kernels: Sequence[Kernel], built: Built, reader: Reader) -> NodePrecision:
     """One planned node, by the kernels that name it."""
-    if not planned.in_8_bits:
+    if planned.precision == INT4_WEIGHTS:
+        found = _four_bits(kernels) or _matrix(node, kernels, reader)
+    elif not planned.in_8_bits:
         found = float_type(planned, reader.stored_elements(node) if planned.linear else 0, kernels)
     else:
         found = _matrix(node, kernels, reader) if planned.linear else _other(node, kernels, reader)
@@ -125,6 +130,12 @@ def _judge(planned: Planned, node: NodeProto, kernels: Sequence[Kernel], built: 
     if unsigned is not None:
         return NodePrecision(planned, _layer(kernel, built), "unknown", unsigned)
     return NodePrecision(planned, _layer(kernel, built), "int8")
+
+
+def _four_bits(kernels: Sequence[Kernel]) -> tuple[Kernel, str] | None:
+    """The kernel that reads the stored 4-bit weights: it multiplies, or dequantizes them for several that do."""
+    found = (k for k in kernels if any(t.type == "int4" and t.constant for t in k.inputs))
+    return next(((kernel, INT4_WEIGHTS) for kernel in found), None)
 
 
 def _matrix(node: NodeProto, kernels: Sequence[Kernel], reader: Reader) -> tuple[Kernel, str] | None:
@@ -158,6 +169,12 @@ def _type(name: str, kernel: Kernel) -> str:
 
 def _layer(kernel: Kernel, built: Built) -> str:
     return f"{kernel.kind} '{built.names.restore(kernel.name)}'"
+
+
+def _merged_notes(names: Sequence[str], built: Built) -> list[str]:
+    """Pointwise nodes planned in a float type that the engine merged with others: their kernels don't say so."""
+    shown = ", ".join(built.names.original(name) for name in names)
+    return [f"named by no kernel, merged with their neighbours: {shown}"] if names else []
 
 
 def _float_notes(kernels: Sequence[Kernel], planned: set[str], built: Built) -> list[str]:
