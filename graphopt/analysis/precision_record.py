@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graphopt.analysis.precision_types import Problem, Solution
 from graphopt.analysis.saved_precisions import save_precisions
-from graphopt.quant import TensorPlan
+from graphopt.quant import Range, TensorPlan
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class PrecisionChoice:
         target: name of the target that it is for.
         kept_float: nodes that get no 8 bits whatever is assigned → why; what the regions were found with.
         tensors: the activations of the plan with everything in 8 bits, with their ranges.
+        decisions: what passes before chose by the samples (`Context.kept`).
     """
 
     problem: Problem
@@ -35,6 +36,7 @@ class PrecisionChoice:
     target: str = ""
     kept_float: Mapping[str, str] = field(default_factory=dict[str, str])
     tensors: Mapping[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
+    decisions: Mapping[str, Range] = field(default_factory=dict[str, Range])
 
     @property
     def points(self) -> tuple[Solution, ...]:
@@ -57,4 +59,5 @@ class PrecisionChoice:
             reasons=self.reasons,
             kept_float=self.kept_float,
             tensors=self.tensors,
+            decisions=self.decisions,
         )

@@ -8,9 +8,11 @@
      ],
      "tensors": [
       {"name": "x", "scheme": {"dtype": "int8", "symmetric": true, …}, "low": -1.5, "high": 6.0}
-     ]}
+     ],
+     "decisions": []}
 
-`tensors` are those of the plan with everything in 8 bits, so that a region can be edited to "int8", too. `error`,
+`tensors` are those of the plan with everything in 8 bits, so that a region can be edited to "int8", too. `decisions` is
+what passes before chose by the samples (`Context.kept`): scales of channels, which the ranges depend on. `error`,
 `cost`, `reason`, and whatever else a reader adds, are not read. Weights, and what is fitted to samples, aren't in it.
 """
 
@@ -56,6 +58,7 @@ class SavedPlan:
         kept_float: nodes that got no 8 bits whatever was assigned → why; what regions were found with.
         regions: in graph order.
         ranges: name of an activation → its scheme and its range in the plan with everything in 8 bits.
+        decisions: what passes before chose by the samples, under their names of it.
     """
 
     source: Path
@@ -64,6 +67,7 @@ class SavedPlan:
     kept_float: Mapping[str, str]
     regions: tuple[SavedRegion, ...]
     ranges: Mapping[str, tuple[Scheme, Range]]
+    decisions: Mapping[str, Range]
 
     def assignment(self, regions: Regions, target: str) -> dict[str, str]:
         """The precision of each region of a graph.
@@ -124,6 +128,7 @@ def save_precisions(
     reasons: Mapping[str, str],
     kept_float: Mapping[str, str],
     tensors: Mapping[str, TensorPlan],
+    decisions: Mapping[str, Range],
 ) -> None:
     """Write an assignment, whole or not at all.
 
@@ -136,6 +141,7 @@ def save_precisions(
         reasons: region → why it couldn't have another precision.
         kept_float: nodes that got no 8 bits whatever was assigned → why.
         tensors: the activations of the plan with everything in 8 bits, with their ranges.
+        decisions: what passes before chose by the samples.
 
     Raises:
         EmitError: the file can't be written.
@@ -151,11 +157,12 @@ def save_precisions(
         }
         regions.append(entry | ({"reason": reasons[region.name]} if region.name in reasons else {}))
     activations = [
-        {"name": t.tensor, "scheme": asdict(t.scheme), "low": t.range.low.tolist(), "high": t.range.high.tolist()}
+        {"name": t.tensor, "scheme": asdict(t.scheme), **_ends(t.range)}
         for t in tensors.values()
         if t.range is not None
     ]
-    lists: dict[str, list[dict[str, Any]]] = {"regions": regions, "tensors": activations}
+    kept = [{"name": name, **_ends(found)} for name, found in decisions.items()]
+    lists: dict[str, list[dict[str, Any]]] = {"regions": regions, "tensors": activations, "decisions": kept}
     write_record(Path(path), {**head, "kept_float": dict(kept_float)}, lists)
 
 
@@ -180,6 +187,7 @@ def read_plan(path: str | Path) -> SavedPlan:
         {str(name): str(why) for name, why in cast("dict[str, Any]", kept).items()},
         regions,
         dict(_range(source, entry) for entry in _entries(source, fields, "tensors")),
+        dict(_decision(source, entry) for entry in _entries(source, fields, "decisions")),
     )
 
 
@@ -202,11 +210,23 @@ def _region(source: Path, entry: Any) -> SavedRegion:
 
 
 def _range(source: Path, entry: Any) -> tuple[str, tuple[Scheme, Range]]:
+    name, found = _decision(source, entry)
     try:
-        low, high = (np.asarray(entry[end], np.float64) for end in ("low", "high"))
-        return str(entry["name"]), (Scheme(**entry["scheme"]), Range(low, high))
+        return name, (Scheme(**entry["scheme"]), found)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(source, _TITLE, entry) from error
+
+
+def _decision(source: Path, entry: Any) -> tuple[str, Range]:
+    try:
+        low, high = (np.asarray(entry[end], np.float64) for end in ("low", "high"))
+        return str(entry["name"]), Range(low, high)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(source, _TITLE, entry) from error
+
+
+def _ends(found: Range) -> dict[str, Any]:
+    return {"low": found.low.tolist(), "high": found.high.tolist()}
 
 
 def _number(value: float | None) -> float | None:

@@ -32,6 +32,7 @@ DEFAULT_PRESET, MIXED = "int8", "mixed"
 # By name: importing the passes brings in what ranks, sizes and solves, a sixth of the command line's time to start.
 PRUNING = "eliminate-channels"
 ASSIGNING = "assign-precision"
+_SAVED_WITH_PRECISIONS = (Calibrate.name, "protect-small-values")
 DEPEND_ON_CHANNELS = ("equalize-channels", "smooth-activations", PlanQuantization.name)
 
 
@@ -54,6 +55,15 @@ class Choice:
     def assigns(self) -> bool:
         """Whether a pass assigns precisions."""
         return any(p.name == ASSIGNING for p in self.passes)
+
+    @property
+    def precision_plan(self) -> str | None:
+        """The file of the assignment that is replayed; None where none is."""
+        return next((getattr(p, "plan", None) for p in self.passes if p.name == ASSIGNING), None)
+
+    def without_samples(self) -> Choice:
+        """The same without the passes that need samples for what a saved assignment has."""
+        return replace(self, passes=tuple(p for p in self.passes if p.name not in _SAVED_WITH_PRECISIONS))
 
     def rewrites_before(self, stop: type[Pass]) -> str:
         """The lossless passes before the first `stop`, as text: what decides which values a name stands for."""

@@ -193,7 +193,7 @@ class Mixing:
             return None
         problem = self.search.record.problem
         limit = self.budget.limit(problem.regions, problem.costs)
-        if problem.costs.kind != "latency" or candidate.latency is None:
+        if self.budget.kind != "latency" or candidate.latency is None:
             return candidate.cost <= limit * (1 + 1e-6)
         if self.budget.unit == "x":
             return self.budget.value * candidate.latency.speedup_high >= 1
@@ -255,6 +255,7 @@ class Mixing:
             on_calibration_data=self.terms.on_calibration_data,
             candidates=tuple(replace(t.candidate, shipped=t is trial) for t in self.trials),
             why=best.why,
+            cost_kind=costs.kind,
             costs=costs.source,
             estimated=costs.estimated,
             engine=engines[0] if engines else "",

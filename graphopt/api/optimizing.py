@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from graphopt.api.emitting import Saved, check_format, check_output, check_sizes
 from graphopt.api.guarding import Guard
 from graphopt.api.metrics import Demand, Judge, Metric, demand
 from graphopt.api.mixing import Mixing, Terms, check_engine, contest, floor_of
-from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.api.ranges import Calibration, read_ranges, saved_ranges
 from graphopt.api.replanning import Compiled, Watch
 from graphopt.api.verifying import check_verifiable, prove
 from graphopt.calibration import Dataset, Preprocess, Source
@@ -170,7 +170,7 @@ def optimize(
         precision=precision,
         precision_plan=precision_plan,
     )
-    mixes = preset == MIXED and choice.assigns and precision_plan is None
+    mixes = preset == MIXED and choice.assigns and choice.precision_plan is None
     if layers and not choice.has(PlanQuantization):
         raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
     if layers and calibration_data is None and validation_data is None and choice.settings.calibration_data is None:
@@ -182,10 +182,13 @@ def optimize(
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
         raise ConfigError("labels are given without validation data: they are the classes of its samples")
-    if choice.has(Calibrate) and calibration_data is None and ranges is None and precision_plan is None:
+    saved = None if choice.precision_plan is None else saved_ranges(choice.precision_plan)
+    replays = saved is not None and calibration_data is None and ranges is None
+    choice = choice.without_samples() if replays else choice
+    if choice.has(Calibrate) and calibration_data is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
     check_format(output, choice.target)
-    check_output(output, (model, config, calibration_data, validation_data, ranges, precision_plan))
+    check_output(output, (model, config, calibration_data, validation_data, ranges, choice.precision_plan))
     if mixes:
         check_engine(choice.target)
     if verify:
@@ -202,7 +205,7 @@ def optimize(
     )
     validation = None if validation is None else with_labels(validation, labels)
     ctx = choice.context(calibration, threads, progress, resources)
-    ctx.ranges = read_ranges(ranges, model, base_dir, choice)
+    ctx.ranges = saved if replays else read_ranges(ranges, model, base_dir, choice)
 
     samples = {"validation": validation, "calibration": calibration}
     chosen = comparable(**samples)
@@ -214,7 +217,8 @@ def optimize(
     if judge is not None or layers:  # it keeps the float weights alive
         watching = (watch, *watching)
     records = PassManager(choice.passes, watching).run(graph, ctx)
-    compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, ctx.precision)
+    precisions = None if ctx.precision is None else replace(ctx.precision, decisions=ctx.kept)
+    compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, precisions)
     guarded = mixed = None
     if judge is not None and compiled.precision is not None:
         terms = Terms(demanded is not None, validation is None, keep_original=prune is None)

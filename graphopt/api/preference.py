@@ -6,6 +6,7 @@ more accurate one. The simplified model ships before the original, which it equa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ def is_slower(candidate: Candidate) -> bool:
     latency = candidate.latency
     if latency is None:
         return candidate.cost_share is not None and candidate.cost_share > 1 + 1e-9
-    return (latency.speedup_high if candidate.name in _LOSSLESS else latency.speedup) < 1
+    return latency.speedup + (_noise(candidate) if candidate.name in _LOSSLESS else 0.0) < 1
 
 
 def _speed(candidate: Candidate) -> float:
@@ -65,12 +66,14 @@ def _speed(candidate: Candidate) -> float:
 
 
 def _as_fast(candidate: Candidate, fastest: Candidate) -> bool:
-    """Whether measuring doesn't tell them apart: each that was measured has the other within its quartiles."""
-    pairs = ((candidate.latency, _speed(fastest)), (fastest.latency, _speed(candidate)))
-    spans = [(latency.speedup_low, other, latency.speedup_high) for latency, other in pairs if latency is not None]
-    if candidate is fastest or not spans:
-        return _speed(candidate) == _speed(fastest)
-    return all(low <= other <= high for low, other, high in spans)
+    """Whether measuring doesn't tell them apart."""
+    return _speed(fastest) - _speed(candidate) <= _noise(fastest) + _noise(candidate)
+
+
+def _noise(candidate: Candidate) -> float:
+    """How far the median over rounds may be off: the 95 % notch of a box plot (McGill, Tukey and Larsen, 1978)."""
+    found = candidate.latency
+    return 0.0 if found is None else 1.57 * (found.speedup_high - found.speedup_low) / math.sqrt(found.rounds)
 
 
 def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -> str:

@@ -96,6 +96,18 @@ def read_ranges(
     return load_ranges(Path(ranges), model_hash=ranges_key(model, base_dir, choice))
 
 
+def saved_ranges(plan: str) -> dict[str, Range]:
+    """The ranges that are saved with an assignment of precisions, and what passes before it chose by the samples.
+
+    Raises:
+        ConfigError: the file can't be read, or isn't one.
+    """
+    from graphopt.analysis.saved_precisions import read_plan
+
+    found = read_plan(plan)
+    return {**{name: known for name, (_, known) in found.ranges.items()}, **found.decisions}
+
+
 def ranges_key(model: object, base_dir: str | Path | None, choice: Choice) -> str:
     """What ranges depend on besides the samples: the model, and the passes that rewrote it before it was calibrated.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from graphopt import api
+from graphopt.analysis.macs import layer_macs
+from graphopt.api.choice import ASSIGNING, MIXED
 from graphopt.cli import options
 from graphopt.cli.print_ir import PrintIr
 from graphopt.cli.screen import PassProgress, Screen
@@ -18,6 +21,7 @@ from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Tim
 from graphopt.report.pages import summary_page
 from graphopt.report.verification import verification_page
 
+FRONT = "--front"
 _DEBUG = "Looking inside"
 _MIXED = "Mixed precision (--preset mixed, or passes with assign-precision)"
 
@@ -145,6 +149,7 @@ def optimize(
     """Compile a float model for a target, measure the result against the original, and write it."""
     if save_prune_plan is not None:
         check_plan(save_prune_plan, model, prune)
+    check_places({"--save-precision-plan": save_precision_plan, FRONT: front}, model, preset, config, passes)
     timing = Timing()
     screen = Screen(as_json, quiet)
     watching: list[Instrument] = [timing] if time_passes else []
@@ -195,6 +200,10 @@ def optimize(
         raise
     if save_prune_plan is not None and result.report.elimination is not None:
         result.report.elimination.save_plan(save_prune_plan)
+    if save_precision_plan is not None and result.precision is not None:
+        result.precision.save_plan(save_precision_plan)
+    if front is not None and result.precision is not None:
+        write_front(front, result)
     page = summary_page(result.report, timing=str(timing) if time_passes else "", remarks=remarks)
     screen.show(page, result.report.to_dict())
 
@@ -209,3 +218,45 @@ def check_plan(path: Path, model: Path, prune: str | None) -> None:
     if prune is None:
         raise ConfigError("--save-prune-plan says where to write which channels were removed: give --prune, too")
     check_output_path(path, (model,))
+
+
+def check_places(
+    places: Mapping[str, Path | None], model: Path, preset: str | None, config: Path | None, passes: str | None
+) -> None:
+    """Refuse places for what assigning precisions found, before the work begins.
+
+    Args:
+        places: option → where to write, if it is given.
+        model, preset, config, passes: as the user gave them; what is in a pipeline file isn't known yet.
+
+    Raises:
+        ConfigError: no precisions are going to be assigned, a place is the model's file, or the front can't be written
+            in that form.
+        EmitError: one can't be written.
+    """
+    for option, path in places.items():
+        if path is None:
+            continue
+        if preset != MIXED and config is None and ASSIGNING not in (passes or ""):
+            raise ConfigError(
+                f"{option} says where to write what {ASSIGNING} found, which is not in the pipeline: give --preset "
+                f"{MIXED}, or a pipeline that has it"
+            )
+        if option == FRONT:
+            from graphopt.report.precision_front import check_front
+
+            check_front(path)
+        check_output_path(path / "front.csv" if path.is_dir() and option == FRONT else path, (model,))
+
+
+def write_front(path: Path, result: api.Result) -> None:
+    """Write the front of error and cost.
+
+    Raises:
+        ConfigError: the ending is none that it can be written in, or matplotlib isn't installed.
+        EmitError: a file can't be written.
+    """
+    from graphopt.report.precision_front import save_front
+
+    if result.precision is not None:
+        save_front(path, result.precision, layer_macs(result.graph))

@@ -60,6 +60,7 @@ class Mixed:
         on_calibration_data: True when they are calibration samples, which flatter the result.
         candidates: what was compiled and measured, the original first.
         why: why the shipped one is it, in a sentence.
+        cost_kind: what costs are: "latency", "size" or "bits".
         costs: where the costs of regions come from.
         estimated: they are an estimate, nothing was measured.
         engine: what latencies were measured in; empty where none were.
@@ -74,6 +75,7 @@ class Mixed:
     on_calibration_data: bool
     candidates: tuple[Candidate, ...]
     why: str
+    cost_kind: str
     costs: str
     estimated: bool
     engine: str = ""
@@ -113,7 +115,7 @@ def _table(found: Mixed) -> Table:
         ">top-1": ["" if c.accuracy is None else percent_text(c.accuracy) for c in rows],
         f">{found.metric}": ["" if found.metric in ("top1", "sqnr") else f"{c.value:.6g}" for c in rows],
         ">SQNR": [decibel_text(c.sqnr_db) for c in rows],
-        ">latency": ["" if c.latency is None else milliseconds_text(c.latency.seconds) for c in rows],
+        ">latency": [_seconds(c, found) for c in rows],
         "times as fast": [_speed(c, found) for c in rows],
         ">weights": [bytes_text(c.weight_bytes) for c in rows],
         "budget": ["" if c.within_budget is None else "met" if c.within_budget else "missed" for c in rows],
@@ -128,10 +130,20 @@ def _shares(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share > 0)
 
 
+def _seconds(candidate: Candidate, found: Mixed) -> str:
+    """Its own; of what the others are measured against, as it was beside the first of them."""
+    if candidate.latency is not None:
+        return milliseconds_text(candidate.latency.seconds)
+    beside = [c.latency.reference_seconds for c in found.candidates if c.latency is not None]
+    return milliseconds_text(beside[0]) if beside and candidate is found.candidates[0] else ""
+
+
 def _speed(candidate: Candidate, found: Mixed) -> str:
     latency = candidate.latency
     if latency is not None:
         return f"{latency.speedup:.2f} ({latency.speedup_low:.2f} to {latency.speedup_high:.2f})"
-    if found.estimated and candidate.cost_share:
-        return f"{1 / candidate.cost_share:.2f}, estimated"
-    return ""
+    if found.engine or not candidate.cost_share:
+        return ""
+    if found.cost_kind != "latency":
+        return f"{candidate.cost_share:.2f} of the {found.cost_kind}"
+    return f"{1 / candidate.cost_share:.2f}{', estimated' if found.estimated else ''}"

@@ -61,6 +61,19 @@ def save_front(path: Path, choice: PrecisionChoice, macs: Mapping[str, int | Non
     return (path,)
 
 
+def check_front(path: Path) -> None:
+    """Refuse, before any work is done, a form that the front can't be written in.
+
+    Raises:
+        ConfigError: the ending is another one, or matplotlib isn't installed.
+    """
+    kind = path.suffix.lower()
+    if kind in _PICTURES or not kind or path.is_dir():
+        new_figure(1, 1)
+    elif kind != _CSV:
+        raise ConfigError(f"{path}: the front is written as {_CSV}, {', '.join(_PICTURES)} or into a folder")
+
+
 def front_csv(choice: PrecisionChoice, macs: Mapping[str, int | None] | None = None) -> str:
     """A line for each point, the cheapest first: cost, error, the decibels that it predicts, each region's precision.
 
