@@ -81,15 +81,24 @@ def _movers(graph: Graph, target: Target, kept: Mapping[str, str], wide: Collect
     """Names of the nodes that only move values of 16 bits."""
     found = place(graph, target, lambda node: kept.get(node.name))
     names = set(wide)
-    narrow = {t for t, writer in found.writers.items() if writer.name not in names and writer not in found.movers}
-    for node, moved in found.movers.items():
-        makers = [maker for t in moved if t not in narrow and (maker := graph.producer(t)) is not None]
-        if any(maker.name in names for maker in makers):
-            names.add(node.name)
-        elif any(t in narrow for t in moved):
-            narrow.update(node.present_outputs())
-    for node, moved in reversed(found.movers.items()):
+
+    def is_wide(node: Node) -> bool:
+        return found.kernels.get(node, node).name in names
+
+    # What reads a mover's values, through other movers.
+    behind: dict[Node, dict[Node, None]] = {}
+    for node in reversed(found.movers):
         readers = [reader for t in node.present_outputs() for reader in graph.consumers(t)]
-        if readers and all(reader.name in names for reader in readers) and not any(t in narrow for t in moved):
+        behind[node] = {r: None for reader in readers for r in behind.get(reader, {reader: None})}
+
+    # A Concat is in integers for its readers' sake alone, and has their width.
+    joins = {node: moved for node, moved in found.movers.items() if node.is_op("Concat")}
+    names.update(node.name for node in reversed(joins) if any(is_wide(reader) for reader in behind[node]))
+    for node, moved in found.movers.items():
+        makers = [maker for t in moved if (maker := graph.producer(t)) is not None]
+        if node in joins:
+            continue
+        floats = bool(behind[node]) and not any(maker in found.quantized for maker in makers)
+        if any(is_wide(maker) for maker in makers) or (floats and all(is_wide(reader) for reader in behind[node])):
             names.add(node.name)
     return names - set(wide)

@@ -18,7 +18,7 @@ from graphopt.analysis.placement import MIN_OPSET, Placement
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
-from graphopt.ir import Constant, Graph, Node, Tensor, upgrade_graph
+from graphopt.ir import Constant, Graph, Node, Tensor, fill_types, upgrade_graph
 from graphopt.ir.ops import LINEAR
 from graphopt.passes._wide_placement import WIDE, place_widths
 from graphopt.pipeline import Context, Pass
@@ -62,6 +62,8 @@ class PlanQuantization(Pass):
             return
 
         table = ctx.target.wide if self.activation_bits == 16 else None
+        if table is not None:
+            _upgrade(graph)
         kept = {node.name: reason for node, reason in fragile(graph, table or ctx.target).items()}
         kept |= {
             node.name: "the user keeps it in float"
@@ -69,8 +71,6 @@ class PlanQuantization(Pass):
             if any_names_node(self.keep_float, node.name, node.op)
         }
         widths = place_widths(graph, ctx.target, kept, None if self.activation_bits == 16 else ())
-        if table is not None and graph.opset < WIDE_OPSET:
-            upgrade_graph(graph, WIDE_OPSET)
         fill_plan(graph, ctx.target, widths.narrow, widths.broad)
         graph.plan.kept_float.update(kept)
         declined = widths.declined
@@ -86,6 +86,13 @@ class PlanQuantization(Pass):
                     ctx.remarks.declined(node, f"stays in float: {reason}")
         dtype = (table or ctx.target).activation.dtype
         ctx.remarks.note(None, f"{len(widths.quantized)} nodes in {dtype}, {len(graph.plan.tensors)} tensors planned")
+
+
+def _upgrade(graph: Graph) -> None:
+    """Bring the graph to an opset whose QuantizeLinear takes 16 bits."""
+    if graph.opset < WIDE_OPSET:
+        fill_types(graph)
+        upgrade_graph(graph, WIDE_OPSET)
 
 
 def plan_again(
@@ -106,6 +113,8 @@ def plan_again(
     assigned = plan.assigned if assigned is None else frozenset(assigned)
     precisions = {name: precision for name, precision in plan.precisions.items() if name not in keep_float}
     wide = {n for n, p in precisions.items() if p == WIDE} if wide is None else set(wide)
+    if wide:
+        _upgrade(graph)
     precisions = {name: precision for name, precision in precisions.items() if precision != WIDE}
     kept = {name: why for name, why in {**plan.kept_float, **keep_float}.items() if name not in wide}
     before = {name: [entry] for name, entry in plan.tensors.items()}

@@ -32,6 +32,9 @@ _LINEAR = {
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 # What may stand between a matrix product and the tensor that other operators read.
 _BEHIND_LINEAR = _CONVERSIONS | {"CONCATENATION", "EXPAND_DIMS", "RELU", "RELU6", "RESHAPE", "SQUEEZE", "TRANSPOSE"}
+_INTEGERS = frozenset({"int8", "uint8", "int16"})
+# Activations → what a bias may be.
+_BIASES = {"int8": ("int32",), "int16": ("int32", "int64")}
 # In the ONNX model: a MatMul's bias and activations run inside the operator, whose result the first Q stores.
 _FOLLOWERS = {"MatMul": frozenset({"Add", "Relu", "Clip", "QuantizeLinear"})}
 _ACTIVATIONS = frozenset({"Relu", "Clip", "QuantizeLinear"})
@@ -40,12 +43,13 @@ _ACTIVATIONS = frozenset({"Relu", "Clip", "QuantizeLinear"})
 def precision(tflite: bytes | Path, planned: Sequence[Planned], model: ModelProto) -> EnginePrecision:
     """What LiteRT computes each planned node in.
 
-    8 bits means: data, weight and result are int8 and the bias, if there is one, is int32. A node that moves values
-    and has no operator of its own, because the layout made it needless, counts as the integers that it would move.
+    8 bits means: data, weight and result are int8 and the bias, if there is one, is int32; "int16x8": data and result
+    are int16, the weight is int8, and the bias int32 or int64. A node that moves values and has no operator of its own,
+    because the layout made it needless, counts as the integers that it would move.
 
     Args:
         tflite: the file's bytes, or its path.
-        planned: the nodes of `model` that should be computed in 8 bits.
+        planned: the nodes of `model` that should be computed in integers.
         model: the Q/DQ model that the .tflite was written from; it says which tensors follow a node's result.
 
     Raises:
@@ -81,9 +85,9 @@ def inner_floats(lite: LiteModel) -> list[LiteTensor]:
 
 
 def _is_integer(operator: LiteOperator) -> bool:
-    """Whether it computes on 8-bit integers, and doesn't just convert."""
+    """Whether it computes on integers of 8 or 16 bits, and doesn't just convert."""
     tensors = [t for t in operator.inputs if t is not None] + list(operator.outputs)
-    return operator.kind not in _CONVERSIONS and any(t.dtype in ("int8", "uint8") for t in tensors)
+    return operator.kind not in _CONVERSIONS and any(t.dtype in _INTEGERS for t in tensors)
 
 
 class _Followers:
@@ -125,22 +129,26 @@ def _judge(planned: Planned, layer: LiteOperator | None) -> NodePrecision:
     if layer is None:
         if planned.linear:
             return NodePrecision(planned, "", "unknown", f"no operator of the .tflite makes '{planned.output}'")
-        return NodePrecision(planned, "", "int8")
-    reason = _why_float(layer)
+        return NodePrecision(planned, "", planned.precision)
+    dtype = "int16" if any(t.dtype == "int16" for t in layer.outputs) else "int8"
+    reason = _why_float(layer, dtype)
     if reason:
         return NodePrecision(planned, str(layer), "float32", reason)
-    return NodePrecision(planned, str(layer), "int8")
+    precision = "int8" if dtype == "int8" else "int16x8"
+    other = "" if precision == planned.precision else f"its result '{layer.outputs[0].name}' is {dtype}"
+    return NodePrecision(planned, str(layer), precision, other)
 
 
-def _why_float(layer: LiteOperator) -> str:
-    """Why an operator doesn't compute in 8 bits; empty when it does."""
+def _why_float(layer: LiteOperator, dtype: str) -> str:
+    """Why an operator doesn't compute in integers, of `dtype` but for weights and biases; empty when it does."""
     if layer.kind in _LINEAR:
         data, weight, bias = (_at(layer.inputs, k) for k in _LINEAR[layer.kind])
-        roles = [("data", data, "int8"), ("weight", weight, "int8"), ("bias", bias, "int32")]
-        wrong = [(role, t) for role, t, expected in roles if t is not None and t.dtype != expected]
+        stored = dtype if weight is not None and not weight.constant else "int8"
+        roles = [("data", data, (dtype,)), ("weight", weight, (stored,)), ("bias", bias, _BIASES[dtype])]
+        wrong = [(role, t) for role, t, expected in roles if t is not None and t.dtype not in expected]
     else:
         wrong = [("operand", t) for t in layer.inputs if t is not None and t.is_float]
-    wrong += [("result", t) for t in layer.outputs if t.dtype != "int8"]
+    wrong += [("result", t) for t in layer.outputs if t.dtype != dtype]
     return "; ".join(f"its {role} '{t.name}' is {t.dtype}" for role, t in wrong)
 
 

@@ -34,7 +34,7 @@ from graphopt.targets import OpRule, Role, Target
 
 _FLOAT32 = np.dtype(np.float32)
 _EIGHT_BITS = (np.dtype(np.int8), np.dtype(np.uint8))
-_SIXTEEN_BITS = (np.dtype(np.int16), np.dtype(np.uint16))
+_SIXTEEN_BITS = (np.dtype(np.int16),)
 _COUNTED = (Role.LINEAR, Role.COMPUTE, Role.FIXED_OUTPUT)
 
 # Operators that name their integers themselves, standard and onnxruntime's own (com.microsoft).
