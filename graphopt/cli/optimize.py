@@ -225,9 +225,7 @@ def check_places(
 ) -> None:
     """Refuse places for what assigning precisions found, before the work begins.
 
-    Args:
-        places: option → where to write, if it is given.
-        model, preset, config, passes: as the user gave them; what is in a pipeline file isn't known yet.
+    What is in a pipeline file isn't known yet.
 
     Raises:
         ConfigError: no precisions are going to be assigned, a place is the model's file, or the front can't be written
