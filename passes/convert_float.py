@@ -68,7 +68,7 @@ class ConvertFloat(Pass):
         for node in graph.nodes:
             if node in stays or not _has_float(node):
                 continue
-            found = self._parameters(graph, node, dtype)
+            found = self._parameters(graph, ctx, node, dtype)
             if isinstance(found, str):
                 stays[node] = found
             elif found.inputs or found.outputs:
@@ -85,9 +85,12 @@ class ConvertFloat(Pass):
             done = insert_casts(graph, low, dtype, keep_io=self.keep_io, shielded=shielded)
             ctx.remarks.note(None, f"{len(low)} nodes compute in {self.dtype}, with {done.casts} Casts at the borders")
 
-    def _parameters(self, graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
+    def _parameters(self, graph: Graph, ctx: Context, node: Node, dtype: np.dtype[Any]) -> FloatParameters | str:
         if any_names_node(self.keep_float, node.name, node.op):
             return "the user keeps it"
+        rule = ctx.target.precisions.get(self.dtype) if ctx.target is not None else None
+        if ctx.target is not None and rule is not None and node.op in rule.without:
+            return f"{ctx.target.title} has no {node.op} in {self.dtype}"
         return narrowed(graph, node, dtype)
 
 

@@ -16,7 +16,7 @@ from graphopt.ir.ops import is_plain_tensor
 from graphopt.quant.precision import PRECISIONS
 from graphopt.targets import PrecisionRule, Target
 
-FLOAT, INT8 = "float32", "int8"
+FLOAT, INT8, INT16X8 = "float32", "int8", "int16x8"
 _INTEGERS = frozenset(name for name, p in PRECISIONS.items() if p.form.startswith("int"))
 _WEIGHTS = frozenset(name for name, p in PRECISIONS.items() if p.form == FLOAT and name != FLOAT)
 
@@ -50,6 +50,8 @@ class Choices:
         if name == FLOAT:
             return True
         if rule.operators is not None and main.op not in rule.operators:
+            return False
+        if any(node.op in rule.without for node in members):
             return False
         if unmet(self.graph, main, rule.conditions) is not None:
             return False

@@ -72,6 +72,7 @@ class PrecisionRule:
         written: how a model says so, in ONNX.
         borders: which conversions its borders cost, beside float32's own form; empty: none.
         operators: those that have it; None: all that have the type, for "int8" all that `Target.rules` has.
+        without: operators that lack it, though ONNX defines them for the type.
         conditions: names of facts about the node, in `ir.conditions`, that must all hold.
         devices: those that have it, as the engine names them; empty: every one.
         source: where it comes from: a document, or what was measured.
@@ -80,6 +81,7 @@ class PrecisionRule:
     written: str
     borders: str = ""
     operators: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
     conditions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     source: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ MATRIX_KINDS = frozenset({"corrltn", "deconvolution", "fully_connected"})
 _SYNCHRONIZE = frozenset({"signal", "wait"})
 _READS = ("input", "input_args")
 _WRITES = ("output", "output_args")
-_LAYER = "[ONNX Layer: "
+# A node that is computed in another way than it is written has that behind its name: a 1 × 1 convolution that became a
+# matrix product is "[ONNX Layer: conv]__gemm_from_conv1x1".
+_LAYER = re.compile(r"\[ONNX Layer: (.+)\](?:__\w+)?")
 _SEPARATOR = "\x1f"
 _OWNERS = " | "
 _NEEDED_BLOCKS = ("header", "descriptors", "main")
@@ -141,11 +144,12 @@ class _Section:
     def _nodes(self, layers: str) -> tuple[str, ...]:
         found: list[str] = []
         for layer in layers.split(_SEPARATOR):
-            if layer and not (layer.startswith(_LAYER) and layer.endswith("]")):
+            known = _LAYER.fullmatch(layer)
+            if layer and known is None:
                 raise unreadable(self.version, "a layer's name in an unknown form", layer)
-            if layer:
+            if known is not None:
                 # A node in a branch or body: "name | graph (then_branch) | name of the owner (If)".
-                found.append(layer.removeprefix(_LAYER).removesuffix("]").split(_OWNERS)[0])
+                found.append(known[1].split(_OWNERS)[0])
         return tuple(found)
 
 

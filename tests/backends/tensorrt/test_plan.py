@@ -53,6 +53,11 @@ def test_generated_code_and_escaped_names() -> None:
     assert (kernel.kind, kernel.name, kernel.nodes) == ("function", "__myl_MulAdd", ('a" } =', "b"))
 
 
+def test_a_node_that_is_computed_in_another_way() -> None:
+    (kernel,) = read_kernels(plan(CONV.replace("c]", "c]__gemm_from_conv1x1")), "1")
+    assert kernel.nodes == ("c",)
+
+
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
