@@ -10,6 +10,7 @@ An error e of x is one of about f'(x)·e for everybody behind: a range for x nee
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -28,17 +29,31 @@ _POINTWISE = ELEMENTWISE_UNARY | ELEMENTWISE_BINARY | {"Clip"}
 _MOST_NODES = 8
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Nodes that make one function of a tensor's values, in the order in which they run, and what they give."""
+
+    nodes: tuple[Node, ...]
+    result: Tensor
+
+
 def response(graph: Graph, tensor: Tensor) -> Response | None:
     """The function f for which only f(tensor) is read by what isn't pointwise; None where there is none.
 
     f takes and gives float64 values of any shape, computed in the tensor's own type.
     """
+    chain = pointwise_chain(graph, tensor)
+    return None if chain is None else _function(graph, tensor, chain.nodes, chain.result)
+
+
+def pointwise_chain(graph: Graph, tensor: Tensor) -> Chain | None:
+    """The nodes behind a tensor whose result alone is read by what isn't pointwise; None where there are none."""
     nodes: list[Node] = []
     known = {tensor: None}  # a dict, for its order
     while True:
         read_outside = [t for t in known if graph.is_output(t) or any(n not in nodes for n in graph.consumers(t))]
         if len(read_outside) == 1 and read_outside[0] is not tensor:
-            return _function(graph, tensor, tuple(nodes), read_outside[0])
+            return Chain(tuple(nodes), read_outside[0])
         step = next((n for t in known for n in graph.consumers(t) if n not in nodes and _is_pointwise(n, known)), None)
         if step is None or len(nodes) == _MOST_NODES:
             return None

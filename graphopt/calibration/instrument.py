@@ -126,7 +126,7 @@ def _without_outputs(model: ModelProto) -> tuple[ModelProto, str]:
         copy.opset_import.append(helper.make_opsetid("", 13))
     # Without the model's own outputs, what only they need is not computed.
     del copy.graph.output[:]
-    return copy, _unused_prefix(model.graph)
+    return copy, unused_prefix(model.graph)
 
 
 def _require_numeric(tensor: str, type_name: str) -> None:
@@ -183,7 +183,7 @@ def _subgraph_results(graph: GraphProto) -> Iterator[tuple[str, str]]:
                 yield from _subgraph_results(inner)
 
 
-def _unused_prefix(graph: GraphProto) -> str:
+def unused_prefix(graph: GraphProto) -> str:
     """A prefix that no name in the graph or its subgraphs starts with."""
     used = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
     used |= {value.name for value in (*graph.input, *graph.initializer)}

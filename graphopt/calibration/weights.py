@@ -94,6 +94,14 @@ def detached(graph: Graph) -> Detached:
     return Detached(to_proto(graph, store=store), weights)
 
 
+def stored(name: str, values: NDArray[Any]) -> tuple[TensorProto, dict[str, NDArray[Any]]]:
+    """A new initializer for a detached model, and its value by name where that lies beside it."""
+    kind = _KINDS.get(values.dtype)
+    if kind is None or values.nbytes < _MIN_BYTES:
+        return numpy_helper.from_array(values, name), {}
+    return _declared(name, kind, values.shape), {name: np.ascontiguousarray(values)}
+
+
 def _declared(name: str, kind: int, shape: Iterable[int]) -> TensorProto:
     """An initializer without its values. onnxruntime wants a place, and never looks there: it is given the values."""
     declared = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)

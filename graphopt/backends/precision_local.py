@@ -1,0 +1,129 @@
+"""Sensitivity, grade "local": what each source loses where it is, in one pass, and how far it carries.
+
+    x → Conv → Relu → y                        Σ y²
+     ↘ Conv′ → Relu′ → y′    W in int8         Σ (y′ − y)²         error = Σ (y′ − y)² / Σ y² · gain(y)
+
+Beside the float model runs a copy of each region for each precision, from the float model's inputs; sums of squares are
+taken in the model. How much of a relative error reaches the outputs (`precision_gains`) is seen on some of the samples,
+with all sources at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from graphopt.analysis.precision_types import Regions
+from graphopt.backends.layer_gains import float_ends, joined
+from graphopt.backends.precision_gains import AllSources, measured_gains
+from graphopt.calibration import Dataset, Feed
+from graphopt.calibration.budget import default_budget
+from graphopt.calibration.precision_copies import Copies
+from graphopt.calibration.precision_powers import Powers
+from graphopt.calibration.precision_sources import Identity, Source
+from graphopt.calibration.shapes import Inferred, infer
+from graphopt.calibration.weights import Detached, detached
+from graphopt.ir import Graph
+
+# Tensors of the size of a source's result that are alive beside the float model's: the copy, its rounding in two steps,
+# the difference.
+_ALIVE = 4
+_REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
+# Every how manieth sample shows how errors add up, but so many at least: a copy of all takes as long as the model.
+_STRIDE, _FEW = 4, 8
+
+
+def measure_local(
+    graph: Graph,
+    regions: Regions,
+    sources: Iterable[Source],
+    samples: Dataset,
+    *,
+    threads: int | None = None,
+    memory_budget: int | None = None,
+) -> tuple[dict[Identity, float], int]:
+    """What each source loses at the outputs, to first order; and how many samples were run.
+
+    Args:
+        graph: the float model, sorted, types filled in.
+        regions: of the graph.
+        sources: of the graph; those whose copies don't fit in the budget together are measured in several passes.
+        samples: iterated once a pass, and once more for the gains.
+        threads: of onnxruntime; None lets it take the cores.
+        memory_budget: bytes for the copies; None means a quarter of the memory that is available. One copy of the
+            rounded weights is held besides.
+
+    Returns:
+        Relative power of noise, ≥ 0; infinite where only the rounded values overflow.
+
+    Raises:
+        CalibrationError: a sample fails, or values that are compared aren't finite.
+        UnsupportedError: onnxruntime can't load the model.
+    """
+    model = detached(graph)
+    shapes = {name: value.shape for name, value in next(iter(samples)).items()}
+    budget = default_budget() if memory_budget is None else memory_budget
+    known = graph.tensors()
+    nodes = {node.name: node for node in model.model.graph.node}
+    powers: dict[str, float] = {}
+    relative: dict[Identity, float] = {}
+    places: dict[Identity, str] = {}
+    everything = AllSources()
+    count = 0
+    for part in in_parts(sources, infer(model.model, shapes), budget):
+        copies = Copies(model)
+        pairs = [(copies.measured([nodes[name] for name in s.nodes], s), s.measured) for s in part]
+        extra = [] if powers else [name for name in joined(graph) if known[name].dtype in _REDUCIBLE]
+        run = Powers(copies, pairs, extra, threads=threads)
+        run.over(_numbered(samples, 1))
+        powers |= run.signals
+        relative |= zip((source.identity for source in part), run.relative(), strict=True)
+        places |= {source.identity: source.measured for source in part}
+        everything.add(part)
+        count = run.samples
+    if not relative:
+        return {}, count
+    ends = [tensor.name for tensor in float_ends(graph)]
+    at = [n for n in dict.fromkeys([*(r.result for r in regions.regions), *ends]) if known[n].dtype in _REDUCIBLE]
+    accumulated = _accumulated(
+        model, everything.together(), at, _numbered(samples, min(_STRIDE, count // _FEW)), threads
+    )
+    own, rounding = everything.losses(relative)
+    gain = measured_gains(graph, powers, accumulated, own, rounding)
+    # Not inf · 0: what reaches no output is no loss.
+    return {who: loss * gain[places[who]] if gain.get(places[who]) else 0.0 for who, loss in relative.items()}, count
+
+
+def in_parts(sources: Iterable[Source], inferred: Inferred, budget: int) -> Iterator[list[Source]]:
+    """The sources, in their order, in as few parts as fit; one that is too large by itself stands alone."""
+    part: list[Source] = []
+    held = 0
+    for source in sources:
+        size = source.nbytes + _ALIVE * inferred.sizes([source.measured])[source.measured]
+        if part and held + size > budget:
+            yield part
+            part, held = [], 0
+        part.append(source)
+        held += size
+    if part:
+        yield part
+
+
+def _accumulated(
+    model: Detached, together: Source, at: Iterable[str], numbered: Iterable[tuple[str, Feed]], threads: int | None
+) -> dict[str, float]:
+    """What all sources together lose at some tensors, relative."""
+    copies = Copies(model)
+    names = copies.copy(list(model.model.graph.node), together)
+    compared = [name for name in at if name in names]
+    run = Powers(copies, [(names[name], name) for name in compared], threads=threads)
+    run.over(numbered)
+    return dict(zip(compared, run.relative(), strict=True))
+
+
+def _numbered(samples: Dataset, stride: int) -> Iterator[tuple[str, Feed]]:
+    """Every so manieth sample, with where it is from."""
+    for number, feed in enumerate(samples):
+        if number % max(1, stride) == 0:
+            yield f"{samples.name}, sample {number}", feed
