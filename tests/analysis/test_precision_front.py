@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from graphopt.analysis.precision_front import front, undominated
 from graphopt.analysis.precision_greedy import greedy_curve, local_error
 from graphopt.analysis.precision_problem import evaluate, is_feasible
+from graphopt.analysis.precision_program import least_cost, least_error
 from graphopt.analysis.precision_types import Border, Costs, Problem, Region, Regions, Sensitivity
 from tests.support.random_precision import every_solution, random_problem
 
@@ -98,3 +99,20 @@ def test_a_front_of_a_large_network_is_the_same_twice() -> None:
     found = front(problem)
     assert len(found) == 24
     assert front(problem) == found
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("left_out", ["errors", "costs", "both"])
+def test_tables_may_be_empty(count: int, left_out: str) -> None:
+    """A model without layers, sizes that aren't known, or no sensitivity: one point, or none to choose between."""
+    problem = random_problem(1, 4, TWO)
+    regions = Regions(problem.regions.regions[:count], problem.regions.borders if count == 4 else ())
+    sensitivity = Sensitivity("local", {}, {}) if left_out != "costs" else problem.sensitivity
+    costs = Costs("bits", {}, {}, 7.0) if left_out != "errors" else problem.costs
+    problem = Problem(regions, {r.name: r.precisions for r in regions.regions}, sensitivity, costs)
+    (only,) = front(problem)
+    every = every_solution(problem)
+    assert (only.cost, only.error) == (min(s.cost for s in every), min(s.error for s in every))
+    for best in (least_error(problem, only.cost), least_cost(problem, only.error)):
+        assert best.cost == pytest.approx(only.cost)
+        assert best.error == pytest.approx(only.error)
