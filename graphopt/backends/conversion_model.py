@@ -116,10 +116,10 @@ class _Builder:
         read = self.pair(read) if precisions[0] == "int8" and not converted.pool else read
         self.layer(op, read, reader, weights[1], axis, attributes, precisions[1])
         result = self.pair(reader) if precisions[1] == "int8" else reader
-        self.nodes.append(helper.make_node("ReduceMean", [result], [mean], name=mean))
+        self.nodes.append(helper.make_node("ReduceMean", [result], [mean], name=mean, keepdims=0))
         self.region(mean, "ReduceMean", "float32")
         self.borders.extend((Border(writer, writer, (reader,)), Border(reader, reader, (mean,))))
-        self.outputs.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, None))
+        self.outputs.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, ()))
         self.places[converted, precisions[1]] = writer
 
     def pooled(self, tensor: str, pool: tuple[tuple[str, Any], ...]) -> str:

@@ -80,8 +80,9 @@ def _measure(
         facts = {key: value.astype(str) for key, value in op.get_rt_info().items()}
         if facts["layerType"] in _STORED:
             continue
-        counted = facts.get("execTimeMcs", "")
-        taken = int(counted) * 1e-6 + _ROUNDED_OFF if counted.isdigit() else 0.0
+        # What takes less than one is called "not_executed", as is what has no kernel.
+        counted = facts["execTimeMcs"] if facts["execTimeMcs"].isdigit() else "0"
+        taken = 0.0 if facts["primitiveType"].startswith("unknown") else int(counted) * 1e-6 + _ROUNDED_OFF
         name = op.get_friendly_name()
         inputs = [op.input_value(i).get_node().get_friendly_name() for i in range(op.get_input_size())]
         original = tuple(dict.fromkeys(whole_name(n) for n in facts["originalLayersNames"].split(",") if n))

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from graphopt.analysis.precision_types import Border, Costs, Regions
+from graphopt.analysis.precision_types import Assignment, Border, Costs, Regions
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import Engine
 from graphopt.backends.kernel_times import KernelTime
@@ -34,6 +34,8 @@ _FLOAT = "float32"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 # A scale outside of this tells of a disturbed measurement, not of the profile's own cost.
 _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
+# Share of the time.
+_WORTH_SAYING = 0.01
 _CONVERTED_BETWEEN = ("float32", "int8")
 
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
@@ -54,8 +56,8 @@ def latency_costs(
 
     Args:
         float_model: its node names are those in `regions`.
-        models: precision → the model with every region in it that can have it (`region_times.uniform`), written as the
-            engine wants it; nodes keep their names.
+        models: precision → the model with the regions in it that can have it, written as the engine wants it; nodes
+            keep their names.
         regions: of the float model.
         engine: what runs them.
         feeds: samples.
@@ -83,17 +85,21 @@ def latency_costs(
     every = {_FLOAT: float_model, **others}
     taken = undisturbed_seconds([calls(model) for model in every.values()], share * len(every))
     seconds = dict(zip(every, taken, strict=True))
+    assignments = {name: uniform(regions, name, model) for name, model in every.items()}
     times = {
-        name: region_times(profile(model, feeds, share), regions, uniform(regions, name))
-        for name, model in every.items()
+        name: region_times(profile(model, feeds, share), regions, assignments[name]) for name, model in every.items()
     }
     table = _Table(regions, times[_FLOAT], seconds[_FLOAT])
     for name in others:
-        table.add(name, times[name], seconds[name])
+        table.add(name, times[name], seconds[name], assignments[name])
     table.convert(float_model, feeds, profile, share)
     unmeasured = table.fill()
-    note = f"; {', '.join(unmeasured)} taken to be as fast as float32" if unmeasured else ""
-    return table.costs(f"profile of {engine.title} {version(engine.library)} on this machine{note}")
+    notes = [f"profile of {engine.title} {version(engine.library)} on this machine"]
+    if table.fixed > _WORTH_SAYING * seconds[_FLOAT]:
+        notes.append(f"{table.fixed / seconds[_FLOAT]:.0%} of the float model's time belongs to no region")
+    if unmeasured:
+        notes.append(f"{', '.join(unmeasured)} taken to be as fast as float32")
+    return table.costs("; ".join(notes))
 
 
 class _Table:
@@ -107,9 +113,8 @@ class _Table:
         self.conversions: dict[tuple[str, str], float] = {}
         self.scales = [self.scale]
 
-    def add(self, precision: str, times: RegionTimes, seconds: float) -> None:
+    def add(self, precision: str, times: RegionTimes, seconds: float, assignment: Assignment) -> None:
         """A model in another precision, `seconds` a call, whose sum the table shall give back."""
-        assignment = uniform(self.regions, precision)
         own = {name for name, chosen in assignment.items() if chosen == precision}
         known = self.fixed + sum(self.seconds[name, _FLOAT] for name in assignment if name not in own)
         new = sum(times.regions[name] for name in own) + sum(times.conversions.values())

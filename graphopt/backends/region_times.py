@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from onnx import ModelProto
+
 from graphopt.analysis.precision_problem import forms_held, forms_written, is_integer
-from graphopt.analysis.precision_types import Assignment, Border, Regions
+from graphopt.analysis.precision_types import Assignment, Border, Region, Regions
 from graphopt.backends.kernel_times import KernelTime
 from graphopt.quant.precision import PRECISIONS
 
@@ -40,22 +42,21 @@ class RegionTimes:
         return sum(self.regions.values()) + sum(self.conversions.values()) + self.fixed
 
 
-def uniform(regions: Regions, precision: str) -> dict[str, str]:
+def uniform(regions: Regions, precision: str, model: ModelProto | None = None) -> dict[str, str]:
     """Every region in this precision that can have it, the others in float32.
 
-    A region that only runs in integers for somebody who reads them is in float32 where nobody does.
+    Args:
+        regions: of the float model.
+        precision: the name of one.
+        model: that model written in this precision; regions that it nevertheless has in float32, since nobody reads
+            their integers, are told apart where the precision has integer activations. None: none are.
     """
-    readers = {border.writer: list[str]() for border in regions.borders}
-    for border in regions.borders:
-        readers[border.writer].extend(border.readers)
-    chosen: dict[str, str] = {}
-    for region in reversed(regions.regions):
-        able = precision in region.precisions
-        if able and region.needs_reader and is_integer(precision):
-            form = PRECISIONS[precision].form
-            able = any(PRECISIONS[chosen.get(r, _FLOAT)].form == form for r in readers.get(region.name, ()))
-        chosen[region.name] = precision if able else _FLOAT
-    return {region.name: chosen[region.name] for region in regions.regions}
+    able = [region for region in regions.regions if precision in region.precisions]
+    if model is not None and is_integer(precision):
+        graph = _Written(model)
+        able = [region for region in able if graph.has_integers(region)]
+    names = {region.name for region in able}
+    return {region.name: precision if region.name in names else _FLOAT for region in regions.regions}
 
 
 def needed(regions: Regions, assignment: Assignment) -> dict[tuple[str, str], Border]:
@@ -162,3 +163,22 @@ class _Flow:
         if forwards:
             return [n for tensor in kernel.outputs for n in self.readers.get(tensor, ())]
         return [self.makers[tensor] for tensor in kernel.inputs if tensor in self.makers]
+
+
+class _Written:
+    """A Q/DQ model, and which regions it has in integers."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.nodes = {node.name: node for node in model.graph.node}
+        self.dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+        self.quantized = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+
+    def has_integers(self, region: Region) -> bool:
+        """Whether it reads integers, and writes them where its kernel has to."""
+        node = self.nodes.get(region.name)
+        if node is None or not any(name in self.dequantized for name in node.input):
+            return False
+        if region.weights:  # with integers in front of its kernel, or the constant wouldn't be stored so
+            return len([name for name in node.input[:2] if name in self.dequantized]) == 2
+        written = {name for n in region.nodes if n in self.nodes for name in self.nodes[n].output}
+        return not region.writes_form or not written.isdisjoint(self.quantized)
