@@ -3,8 +3,9 @@
     plan: x u8 range ?      →      plan: x u8 range [−2.1, 2.6]
 
 Ranges that are prescribed by the target or known from a constant are left alone. What comes from integers (rows of an
-embedding, one-hot vectors, bytes) gets the range of all that it can be, not of the rows in the samples. With saved
-ranges (`--ranges`) the model isn't run; a planned tensor that they lack is an error that names it.
+embedding, one-hot vectors, bytes) gets the range of all that it can be, not of the rows in the samples. 16 bits cover
+twice what was seen, whatever the method. With saved ranges (`--ranges`) the model isn't run; a planned tensor that they
+lack is an error that names it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from graphopt.analysis.integer_values import integer_values, is_finite
 from graphopt.analysis.response import response
@@ -23,9 +26,11 @@ from graphopt.calibration.weights import detached
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph
 from graphopt.pipeline import Context, Pass
-from graphopt.quant import Range
+from graphopt.quant import Range, Scheme
 
 _KIND_OF: dict[type[Statistic], Kind] = {statistic: kind for kind, statistic in KINDS.items()}
+# A ResNet-20 that was calibrated on 16 images gained 22 dB on others; 1.25 to 8 did the same on four models.
+_HEADROOM = 2.0
 NO_SAMPLES = "int8 needs samples to calibrate with; give them with --calibration-data (or a --ranges file)"
 
 
@@ -98,7 +103,9 @@ class Calibrate(Pass):
             solve, statistic = method.through, statistics[name]
             through = None if solve is None or name not in tensors else response(graph, tensors[name])
             try:
-                if solve is not None and through is not None:
+                if entry.scheme.bits == 16:
+                    found = _with_headroom(statistic, entry.scheme, method)
+                elif solve is not None and through is not None:
                     found = solve(statistic, entry.scheme, through)
                 else:
                     found = method.solve(statistic, entry.scheme)
@@ -108,6 +115,13 @@ class Calibrate(Pass):
         _cover_integers(graph, wanted, ctx)
         ctx.statistics.update(statistics)
         ctx.remarks.note(None, f"{len(wanted)} tensors observed, method {self.method}")
+
+
+def _with_headroom(statistic: Statistic, scheme: Scheme, method: Method) -> Range:
+    """The range of 16 bits: nothing is gained by clipping what was seen, and one bit is spared for what wasn't."""
+    extremes = solver("minmax")
+    found = (extremes if isinstance(statistic, extremes.takes) else method).solve(statistic, scheme)
+    return Range(_HEADROOM * np.minimum(found.low, 0.0), _HEADROOM * np.maximum(found.high, 0.0))
 
 
 def _cover_integers(graph: Graph, wanted: Collection[str], ctx: Context) -> None:

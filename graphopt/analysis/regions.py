@@ -6,9 +6,9 @@
     Softmax, LSTM, If …                float only; what a nested graph captures it reads in float32
 
 What runs where is asked of `analysis.placement`, with everything in 8 bits that can be; nothing is decided twice. An
-assignment is carried out by planning again, with `float_nodes` kept in float and `assigned_nodes` in 8 bits whoever
-reads them: then a region is in 8 bits exactly where it was assigned, whatever the others got, because nothing but its
-own nodes and constants decides whether it can.
+assignment is carried out by planning again, with `float_nodes` kept in float, `assigned_nodes` in 8 bits whoever reads
+them, and `wide_nodes` with activations of 16: then a region has what it was assigned, whatever the others got, because
+nothing but its own nodes and constants decides whether it can.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from graphopt.analysis.placement import FLOAT32, MIN_OPSET, Placement, place
 from graphopt.analysis.precision_types import Assignment, Border, Region, Regions
-from graphopt.analysis.region_choices import FLOAT, INT8, Choices
+from graphopt.analysis.region_choices import FLOAT, INT8, INT16X8, Choices
 from graphopt.analysis.region_parts import Parts, find_parts, reads
 from graphopt.ir import Graph, Node, Tensor, fill_types
 from graphopt.ir.linear import linear_view
@@ -47,13 +47,19 @@ def find_regions(
 
 
 def float_nodes(regions: Regions, precisions: Assignment) -> list[str]:
-    """Names of the nodes that could be in 8 bits and aren't: what planning is to keep in float."""
-    return [node for r in regions.regions if INT8 in r.precisions and precisions[r.name] != INT8 for node in r.nodes]
+    """Names of the nodes that could be in 8 bits, and aren't in integers: what planning is to keep in float."""
+    floats = (r for r in regions.regions if INT8 in r.precisions and precisions[r.name] not in (INT8, INT16X8))
+    return [node for region in floats for node in region.nodes]
 
 
 def assigned_nodes(regions: Regions, precisions: Assignment) -> list[str]:
     """Names of the nodes that are to be in 8 bits."""
     return [node for r in regions.regions if precisions[r.name] == INT8 for node in r.nodes]
+
+
+def wide_nodes(regions: Regions, precisions: Assignment) -> list[str]:
+    """Names of the nodes that are to have activations of 16 bits."""
+    return [node for r in regions.regions if precisions[r.name] == INT16X8 for node in r.nodes]
 
 
 def realised(graph: Graph, regions: Regions) -> dict[str, str]:

@@ -63,6 +63,12 @@ class Scheme:
         return self.qmax - self.qmin
 
     @property
+    def bits(self) -> int:
+        """Bits of q."""
+        low, high = _LIMITS[self.dtype]
+        return (high - low).bit_length()
+
+    @property
     def numpy(self) -> np.dtype[np.generic]:
         """The numpy (or ml_dtypes) type of q; 4-bit integers take a byte each until they are written to a file."""
         return _NIBBLES[self.dtype] if self.dtype in _NIBBLES else np.dtype(self.dtype)

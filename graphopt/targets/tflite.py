@@ -90,6 +90,8 @@ def _in_16_bits(op: str, rule: OpRule) -> OpRule:
     return replace(rule, fixed_output=fixed, conditions=conditions, source=source)
 
 
+_WIDE_RULES = {op: _in_16_bits(op, rule) for op, rule in _RULES.items() if op not in _FLOAT_IN_16_BITS}
+
 TFLITE = Target(
     name="tflite",
     title="TFLite / LiteRT",
@@ -99,7 +101,7 @@ TFLITE = Target(
     bias="int32",
     fused_activations=frozenset({"Relu", "Clip"}),
     rules=_RULES,
-    wide_rules={op: _in_16_bits(op, rule) for op, rule in _RULES.items() if op not in _FLOAT_IN_16_BITS},
+    wide_rules=_WIDE_RULES,
     quantize_everywhere=True,
     breaches=breaches.TFLITE,
     precisions={
@@ -108,10 +110,16 @@ TFLITE = Target(
             borders="QUANTIZE where float32 is read in 8 bits, DEQUANTIZE where 8 bits are read in float32",
             source=_SPEC,
         ),
+        "int16x8": PrecisionRule(
+            written="Q/DQ of int16 on both sides",
+            borders="QUANTIZE between 8 and 16 bits",
+            operators=frozenset(op for op, rule in _WIDE_RULES.items() if rule.role is not Role.SAME_SCALE),
+            source="kernels of LiteRT 2.3.0 (tests/backends/litert_writer/test_int16_ops.py)",
+        ),
         "float16-weights": PrecisionRule(
             written="a Cast behind the weight",
             operators=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
-            source="LiteRT documentation, float16 quantization",
+            source="LiteRT documentation, float16 quantization (tests/passes/test_store_float16_weights.py)",
         ),
         "float32": PrecisionRule(written="as it is", source="ONNX"),
     },

@@ -10,6 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 import graphopt
+from graphopt.analysis.precision_types import Regions
+from graphopt.analysis.regions import assigned_nodes, find_regions, float_nodes, realised, wide_nodes
 from graphopt.backends import litert_engine
 from graphopt.backends.measures import sqnr_db
 from graphopt.backends.planned import planned_nodes
@@ -178,3 +180,47 @@ def test_planning_again_keeps_the_widths(net):
     assert "y" in graph.plan.float_nodes
     assert all(e.scheme.dtype == "int16" for name, e in graph.plan.tensors.items() if not name.startswith("w"))
     assert set(graph.plan.tensors) < set(before)
+
+
+def test_ranges_of_16_bits_cover_twice_what_was_seen(net):
+    graph = from_proto(net)
+    feeds = [random_feeds(net, seed) for seed in range(4)]
+    ctx = Context(target=TFLITE, calibration=load_dataset(feeds, input_specs(net)))
+    PlanQuantization(activation_bits=16).run(graph, ctx)
+    Calibrate(method="percentile").run(graph, ctx)
+    seen = np.stack([feed["x"] for feed in feeds])
+    found = graph.plan.tensors["x"].range
+    assert (found.low, found.high) == (2 * seen.min(), 2 * seen.max())
+    relu = graph.plan.tensors["ra"].range
+    assert relu.low == 0
+    assert relu.high > 0
+
+
+def three_ways(regions: Regions, rng: random.Random) -> dict[str, str]:
+    """int8, int16x8 or float32 for each region that can have them."""
+    usual = ("int8", "int16x8", "float32")
+    return {r.name: rng.choice([p for p in r.precisions if p in usual]) for r in regions.regions}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_assignment_of_both_widths_to_regions(net, seed):
+    graph = from_proto(net)
+    samples = load_dataset([random_feeds(net, seed) for seed in range(4)], input_specs(net))
+    ctx = Context(target=TFLITE, calibration=samples)
+    PlanQuantization().run(graph, ctx)
+    regions = find_regions(graph, TFLITE, kept_float=graph.plan.kept_float)
+    assert all(("int16x8" in r.precisions) == ("int8" in r.precisions) for r in regions.regions)
+    assignment = three_ways(regions, random.Random(seed))
+    kept = dict.fromkeys(float_nodes(regions, assignment), "assigned float32")
+    plan_again(graph, TFLITE, kept, assigned_nodes(regions, assignment), wide_nodes(regions, assignment))
+    assert realised(graph, regions) == assignment
+    for pass_ in (Calibrate(), QuantizeWeights(), InsertQdq()):
+        pass_.run(graph, ctx)
+        graph.sort()
+    made = to_proto(graph)
+    onnx.checker.check_model(made, full_check=True)
+    # Between Q/DQ that its neighbours want, a float operator can't be told from one that is meant to be in integers.
+    planned = [p for p in planned_nodes(from_proto(made), TFLITE) if assignment[p.name] != "float32"]
+    integers = {name: precision for name, precision in assignment.items() if precision != "float32"}
+    assert {p.name: p.precision for p in planned} == integers
+    assert not litert_engine.precision(made, planned).missed
