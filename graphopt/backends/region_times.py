@@ -53,8 +53,8 @@ def uniform(regions: Regions, precision: str, model: ModelProto | None = None) -
     """
     able = [region for region in regions.regions if precision in region.precisions]
     if model is not None and is_integer(precision):
-        graph = _Written(model)
-        able = [region for region in able if graph.has_integers(region)]
+        written = _Written(model, regions)
+        able = [region for region in able if written.has_integers(region)]
     names = {region.name for region in able}
     return {region.name: precision if region.name in names else _FLOAT for region in regions.regions}
 
@@ -168,17 +168,26 @@ class _Flow:
 class _Written:
     """A Q/DQ model, and which regions it has in integers."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, regions: Regions) -> None:
         self.nodes = {node.name: node for node in model.graph.node}
-        self.dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
         self.quantized = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+        stored = {tensor.name for tensor in model.graph.initializer}
+        carried = {name for region in regions.regions for name in region.carried}
+        self.weights: set[str] = set()
+        self.dequantized: set[str] = set()
+        for node in model.graph.node:
+            if node.op_type == "DequantizeLinear":
+                (self.weights if node.input[0] in stored else self.dequantized).add(node.output[0])
+            elif node.name in carried and not self.dequantized.isdisjoint(node.input):
+                self.dequantized.update(node.output)
 
     def has_integers(self, region: Region) -> bool:
         """Whether it reads integers, and writes them where its kernel has to."""
         node = self.nodes.get(region.name)
-        if node is None or not any(name in self.dequantized for name in node.input):
+        if node is None:
             return False
-        if region.weights:  # with integers in front of its kernel, or the constant wouldn't be stored so
-            return len([name for name in node.input[:2] if name in self.dequantized]) == 2
+        if region.weights:
+            return not self.weights.isdisjoint(node.input[:2])
         written = {name for n in region.nodes if n in self.nodes for name in self.nodes[n].output}
-        return not region.writes_form or not written.isdisjoint(self.quantized)
+        writes = not region.writes_form or not written.isdisjoint(self.quantized)
+        return writes and not self.dequantized.isdisjoint(node.input)
