@@ -58,7 +58,7 @@ def target_page(target: Target) -> Document:
     )
     reasons = tuple((op, why) for op, why in sorted(target.float_reasons.items()))
     precisions = tuple(
-        (name, ", ".join(sorted(r.operators or ())) or "all", r.written, r.borders, ", ".join(r.conditions), r.source)
+        (name, r.where, r.written, r.borders, ", ".join(r.conditions), r.source)
         for name, r in target.precisions.items()
     )
     page: list[Line | Table] = [*targets_page([target])[:2], Line()]
@@ -89,6 +89,7 @@ def target_dict(target: Target) -> dict[str, Any]:
         "precisions": {
             name: {
                 "operators": None if rule.operators is None else sorted(rule.operators),
+                "without": sorted(rule.without),
                 "written": rule.written,
                 "borders": rule.borders,
                 "conditions": list(rule.conditions),

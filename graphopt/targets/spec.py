@@ -86,6 +86,13 @@ class PrecisionRule:
     devices: tuple[str, ...] = ()
     source: str = ""
 
+    @property
+    def where(self) -> str:
+        """The operators in words: "Gemm, MatMul", "all but GRU"; "all"."""
+        if self.operators is not None:
+            return ", ".join(sorted(self.operators))
+        return f"all but {', '.join(sorted(self.without))}" if self.without else "all"
+
 
 @dataclass(frozen=True)
 class BlockRule:

@@ -56,7 +56,7 @@ def precision_table() -> str:
 def _where(rule: PrecisionRule | None) -> str:
     if rule is None:
         return "-"
-    operators = "" if rule.operators is None else f"{', '.join(sorted(rule.operators))}: "
+    operators = "" if rule.where == "all" else f"{rule.where}: "
     return f"{operators}{rule.written}" + (f", from {rule.devices[0]}" if rule.devices else "")
 
 
