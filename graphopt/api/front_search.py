@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the solvers behind assignment bring scipy in
     from graphopt.analysis.precision_record import PrecisionChoice
     from graphopt.analysis.precision_types import Solution
 
-FLOAT32 = "float32"
+FLOAT32, INT8 = "float32", "int8"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,24 @@ class FrontSearch:
         again = replace(again, latency=before.latency, within_budget=before.within_budget)
         self.tried[trial.point] = Trial(again, compiled, trial.point)
         return self.tried[trial.point]
+
+    def in_8_bits(self) -> Compiled:
+        """Everything in 8 bits that was planned so, but for what may not be: the user's rules, what is forbidden."""
+        from graphopt.analysis.precision_problem import readers_of
+        from graphopt.analysis.regions import realised
+
+        assert self.watch.assigning is not None
+        problem = self.record.problem
+        planned = realised(self.watch.assigning.restore(), problem.regions)
+        left = problem.choices
+        wanted = {n: p if p in left[n] else FLOAT32 if FLOAT32 in left[n] else left[n][0] for n, p in planned.items()}
+        readers = dict(readers_of(problem))
+        needy = [r.name for r in problem.regions.regions if r.needs_reader and FLOAT32 in left[r.name]]
+        # From the end, so that who has lost its reader is itself none any more.
+        for name in reversed(needy):
+            if wanted[name] == INT8 and all(wanted[reader] != INT8 for reader in readers[name]):
+                wanted[name] = FLOAT32
+        return compile_assigned(self.first, self.watch, self.ctx, None if wanted == planned else wanted)
 
     def compile(self, index: int, *, fit: bool) -> Compiled:
         """A point of the front as a model."""

@@ -22,7 +22,7 @@ from graphopt.api.choice import ASSIGNING
 from graphopt.api.front_search import FLOAT32, FrontSearch, Trial
 from graphopt.api.metrics import SQNR, TOP1, Demand, Judge
 from graphopt.api.preference import FLOAT, INT8, ORIGINAL, Preferred, is_slower, prefer
-from graphopt.api.replanning import Compiled, Watch, compile_assigned, simplified
+from graphopt.api.replanning import Compiled, Watch, simplified
 from graphopt.api.stopwatch import Stopwatch
 from graphopt.backends.engines import Engine, Model, find_engine
 from graphopt.backends.latency import Latency
@@ -129,7 +129,7 @@ class Mixing:
         simple = Trial(search.candidate(FLOAT, plain), plain)
         self.trials = [Trial(self._described(original), original), simple]
         search.report(INT8)
-        integers = compile_assigned(self.first, self.watch, self.ctx, None)
+        integers = search.in_8_bits()
         self.trials.append(Trial(search.candidate(INT8, integers), integers))
         self.trials += [] if (mixed := self._mixed()) is None else [mixed]
         for index in range(len(self.trials)):
