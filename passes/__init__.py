@@ -34,6 +34,7 @@ CATALOGUE: dict[str, str] = {
     "smooth-activations": "graphopt.passes.smooth_activations:SmoothActivations",
     "plan-quantization": "graphopt.passes.plan_quantization:PlanQuantization",
     "calibrate": "graphopt.passes.calibrate:Calibrate",
+    "assign-precision": "graphopt.passes.assign_precision:AssignPrecision",
     "correct-bias": "graphopt.passes.correct_bias:CorrectBias",
     "protect-small-values": "graphopt.passes.protect_small_values:ProtectSmallValues",
     "optimize-weight-scales": "graphopt.passes.optimize_weight_scales:OptimizeWeightScales",

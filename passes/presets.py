@@ -1,7 +1,8 @@
 """Named pipelines, as tuples of pass texts (see `graphopt.pipeline.spec`).
 
 `float` keeps the outputs and simplifies; `int8` is `float`, then quantization for the target; `int8-accurate` also
-recovers what 8 bits lose, with more walks over the samples. Why this order:
+recovers what 8 bits lose, with more walks over the samples; `mixed` is that with a precision for each part (what comes
+out of it is chosen by measuring, see `graphopt.api.mixing`). Why this order:
 
 1. `remove-dead` first: a result that a dead node reads too looks shared, and most rewrites decline then.
 2. Constants next: every later pass asks for constant weights, scales and shapes, which exporters compute in the
@@ -17,6 +18,8 @@ recovers what 8 bits lose, with more walks over the samples. Why this order:
    integers next, each layer reading what those before it make of the samples, and biases take what is left. Scales of
    weights stay those that cover all values: clipping them gained nothing once roundings are fitted
    (`optimize-weight-scales` is there for use without `round-adaptively`).
+7. Precisions are assigned when the ranges are known, and before weights are fitted: what is in float needs no fitting.
+   Casts to 16 bits come behind Q/DQ, between which and the layers in 16 bits they stand.
 """
 
 from __future__ import annotations
@@ -63,6 +66,22 @@ INT8_ACCURATE = (
     "insert-qdq",
 )
 
+MIXED = (
+    *FLOAT,
+    "equalize-channels{trial=32}",
+    "smooth-activations",
+    "plan-quantization",
+    "calibrate",
+    "protect-small-values",
+    "assign-precision",
+    "round-adaptively",
+    "correct-bias",
+    "quantize-weights",
+    "insert-qdq",
+    "insert-casts",
+    "store-float16-weights",
+)
+
 # What `lint --fix` does: the plan that another tool's Q/DQ stands for, materialised for the target.
 REPAIR = (
     "lower-integer-operators",
@@ -72,7 +91,7 @@ REPAIR = (
     "remove-dead",
 )
 
-PRESETS: dict[str, tuple[str, ...]] = {"float": FLOAT, "int8": INT8, "int8-accurate": INT8_ACCURATE}
+PRESETS: dict[str, tuple[str, ...]] = {"float": FLOAT, "int8": INT8, "int8-accurate": INT8_ACCURATE, "mixed": MIXED}
 
 
 def preset(name: str, target: Target | None) -> tuple[str, ...]:
