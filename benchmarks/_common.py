@@ -82,11 +82,16 @@ class Score:
 
 def first_outputs(engine: str, model: onnx.ModelProto | Path, feeds: Feeds) -> Iterator[NDArray[Any]]:
     """The model's first output for each of `feeds`, in an engine on the CPU."""
+    yield from (outputs[0] for outputs in all_outputs(engine, model, feeds))
+
+
+def all_outputs(engine: str, model: onnx.ModelProto | Path, feeds: Feeds) -> Iterator[list[NDArray[Any]]]:
+    """The model's outputs for each of `feeds`, in an engine on the CPU."""
     if engine == "openvino":
-        yield from (outputs[0] for outputs in openvino.run(model, feeds))
+        yield from openvino.run(model, feeds)
         return
     session = open_session(model)
-    yield from (session.run(None, feed)[0] for feed in feeds)
+    yield from (session.run(None, feed) for feed in feeds)
 
 
 def integer_layers(engine: str, model: onnx.ModelProto | Path) -> tuple[int, int]:
