@@ -10,7 +10,7 @@ with all sources at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from graphopt.backends.layer_gains import float_ends, joined
 from graphopt.backends.precision_gains import AllSources, measured_gains
 from graphopt.calibration import Dataset, Feed
 from graphopt.calibration.budget import default_budget
+from graphopt.calibration.lanes import lanes_of
 from graphopt.calibration.precision_copies import Copies
-from graphopt.calibration.precision_powers import Powers
+from graphopt.calibration.precision_powers import Powers, run_in_turns
 from graphopt.calibration.precision_sources import Identity, Source
 from graphopt.calibration.shapes import Inferred, infer
 from graphopt.calibration.weights import Detached, detached
@@ -30,8 +31,11 @@ from graphopt.ir import Graph
 # the difference.
 _ALIVE = 4
 _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
-# Every how manieth sample shows how errors add up, but so many at least: a copy of all takes as long as the model.
-_STRIDE, _FEW = 4, 8
+# As many samples as a source's loss is well known from: of more each source sees its share. The copies of all sources
+# take three to five times as long as a small network itself, whose operators are over sooner than a sum of squares.
+_ENOUGH, _MOST_TURNS = 32, 4
+# At least so many samples, and an eighth of them, show how errors add up.
+_ADDED_UP = 16
 
 
 def measure_local(
@@ -49,7 +53,7 @@ def measure_local(
         graph: the float model, sorted, types filled in.
         regions: of the graph.
         sources: of the graph; those whose copies don't fit in the budget together are measured in several passes.
-        samples: iterated once a pass, and once more for the gains.
+        samples: iterated once a pass, and once more for the gains. Of more than 63 each source sees a share, in turns.
         threads: of onnxruntime; None lets it take the cores.
         memory_budget: bytes for the copies; None means a quarter of the memory that is available. One copy of the
             rounded weights is held besides.
@@ -65,30 +69,30 @@ def measure_local(
     shapes = {name: value.shape for name, value in next(iter(samples)).items()}
     budget = default_budget() if memory_budget is None else memory_budget
     known = graph.tensors()
-    nodes = {node.name: node for node in model.model.graph.node}
+    extra = [name for name in joined(graph) if known[name].dtype in _REDUCIBLE]
+    turns = _turns(samples.count, model, budget)
+    lanes, threads = lanes_of(threads)
     powers: dict[str, float] = {}
     relative: dict[Identity, float] = {}
     places: dict[Identity, str] = {}
     everything = AllSources()
     count = 0
     for part in in_parts(sources, infer(model.model, shapes), budget):
-        copies = Copies(model)
-        pairs = [(copies.measured([nodes[name] for name in s.nodes], s), s.measured) for s in part]
-        extra = [] if powers else [name for name in joined(graph) if known[name].dtype in _REDUCIBLE]
-        run = Powers(copies, pairs, extra, threads=threads)
-        run.over(_numbered(samples, 1))
-        powers |= run.signals
-        relative |= zip((source.identity for source in part), run.relative(), strict=True)
+        shares = [share for number in range(turns) if (share := part[number::turns])]
+        runs = [_comparison(model, share, [] if powers or k else extra, threads) for k, share in enumerate(shares)]
+        run_in_turns(runs, _numbered(samples, 1), lanes)
+        powers = powers or runs[0].signals
+        for share, run in zip(shares, runs, strict=True):
+            relative |= zip((source.identity for source in share), run.relative(), strict=True)
         places |= {source.identity: source.measured for source in part}
         everything.add(part)
-        count = run.samples
+        count = sum(run.samples for run in runs)
     if not relative:
         return {}, count
     ends = [tensor.name for tensor in float_ends(graph)]
     at = [n for n in dict.fromkeys([*(r.result for r in regions.regions), *ends]) if known[n].dtype in _REDUCIBLE]
-    accumulated = _accumulated(
-        model, everything.together(), at, _numbered(samples, min(_STRIDE, count // _FEW)), threads
-    )
+    stride = count // max(_ADDED_UP, count // 8)
+    accumulated = _accumulated(model, everything.together(), at, _numbered(samples, stride), lanes, threads)
     own, rounding = everything.losses(relative)
     gain = measured_gains(graph, powers, accumulated, own, rounding)
     # Not inf · 0: what reaches no output is no loss.
@@ -110,15 +114,34 @@ def in_parts(sources: Iterable[Source], inferred: Inferred, budget: int) -> Iter
         yield part
 
 
+def _turns(count: int | None, model: Detached, budget: int) -> int:
+    """Sessions that samples go through in turns, each with its share of the sources, none of which sees few samples."""
+    weights = sum(values.nbytes for values in model.weights.values())
+    return max(1, min(_MOST_TURNS, (count or 0) // _ENOUGH, budget // (4 * max(weights, 1))))
+
+
+def _comparison(model: Detached, sources: Sequence[Source], extra: Iterable[str], threads: int) -> Powers:
+    """Each source compared where it is."""
+    nodes = {node.name: node for node in model.model.graph.node}
+    copies = Copies(model)
+    pairs = [(copies.measured([nodes[name] for name in s.nodes], s), s.measured) for s in sources]
+    return Powers(copies, pairs, extra, threads=threads)
+
+
 def _accumulated(
-    model: Detached, together: Source, at: Iterable[str], numbered: Iterable[tuple[str, Feed]], threads: int | None
+    model: Detached,
+    together: Source,
+    at: Iterable[str],
+    numbered: Iterable[tuple[str, Feed]],
+    lanes: int,
+    threads: int,
 ) -> dict[str, float]:
     """What all sources together lose at some tensors, relative."""
     copies = Copies(model)
     names = copies.copy(list(model.model.graph.node), together)
     compared = [name for name in at if name in names]
     run = Powers(copies, [(names[name], name) for name in compared], threads=threads)
-    run.over(numbered)
+    run_in_turns([run], numbered, lanes)
     return dict(zip(compared, run.relative(), strict=True))
 
 
