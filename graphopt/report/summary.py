@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ from graphopt.ir import Graph
 from graphopt.ir.to_proto import value_bytes
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import PassRecord, Remark
+from graphopt.quant.node_patterns import names_node
 from graphopt.report.guarding import Guarded
 from graphopt.report.precision import Mixed
 
@@ -164,17 +164,17 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
     return tuple(sorted(layers, key=lambda layer: position.get(layer.name, len(position))))
 
 
-def matchable(graph: Graph) -> set[str]:
-    """What patterns of keep-float are matched against: names and operators of nodes."""
-    return {text for scope in graph.walk() for node in scope.nodes for text in (node.name, node.op)}
+def matchable(graph: Graph) -> set[tuple[str, str]]:
+    """What patterns of keep-float are matched against: name and operator of each node."""
+    return {(node.name, node.op) for scope in graph.walk() for node in scope.nodes}
 
 
-def unmatched_notes(patterns: Sequence[str], names: Set[str]) -> list[str]:
-    """A note for each pattern that none of `names` matches: most likely a slip of the pen."""
+def unmatched_notes(patterns: Sequence[str], nodes: Set[tuple[str, str]]) -> list[str]:
+    """A note for each pattern that means none of `nodes`: most likely a slip of the pen."""
     return [
         f"keep-float pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-all` shows the names"
         for pattern in patterns
-        if not any(fnmatchcase(name, pattern) for name in names)
+        if not any(names_node(pattern, name, op) for name, op in nodes)
     ]
 
 
