@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value
 from graphopt.ir.operands import static_shape
+from graphopt.passes._kept_apart import keep_apart
 from graphopt.passes._strided_pointwise import split_strides
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range, TensorPlan, solve_params
@@ -55,6 +56,12 @@ class InsertQdq(Pass):
         if target.shared_result_bias is not None:
             for name in graph.plan.quantized_nodes:
                 _give_bias(graph, nodes[name], target.shared_result_bias, ctx)
+        if target.mistakes_products:
+            for node in list(graph.nodes):
+                if keep_apart(graph, node):
+                    ctx.remarks.applied(
+                        node, f"kept apart from what is behind it: {target.title} mistakes its type else"
+                    )
         if target.moves_strides:
             for name in graph.plan.quantized_nodes:
                 if split_strides(graph, nodes[name]):

@@ -170,6 +170,22 @@ def _(net: Net) -> None:
     net.result(a, y)
 
 
+def float_weights(apart: bool) -> Build:
+    """Input → Q/DQ → Conv with float weights (→ a LeakyRelu that changes nothing) → Relu → Q/DQ."""
+
+    def build(net: Net) -> None:
+        a = net.qdq(net.input(1, 8, 10, 10))
+        weight, bias = net.constant(net.noise(*W)), net.constant(net.noise(8))
+        y = net.add("Conv", a, weight, bias, subject=True, **SAME)
+        net.result(net.qdq(net.add("Relu", net.add("LeakyRelu", y, alpha=1.0) if apart else y)))
+
+    return build
+
+
+add("conv, float weights", "Conv", float_weights(apart=False))
+add("conv, float weights, kept apart", "Conv", float_weights(apart=True))
+
+
 @probe("conv 1x1, strides in front", "Conv")
 def _(net: Net) -> None:
     a = net.qdq(net.input(1, 8, 10, 10))

@@ -48,6 +48,22 @@ add("gemm, alpha without bias", "Gemm", gemm(alpha=0.5, bias="none"))
 add("gemm, beta", "Gemm", gemm(beta=0.5, bias="float"))
 
 
+def activated(apart: bool) -> Build:
+    """Input → Q/DQ → Gemm (→ a LeakyRelu that changes nothing) → Relu → Softmax."""
+
+    def build(net: Net) -> None:
+        a = net.qdq(net.input(1, 16))
+        w, scale = net.weight(net.noise(16, 8), 1)
+        y = net.add("Gemm", a, w, net.bias(net.noise(8), a, scale), subject=True)
+        net.result(net.add("Softmax", net.add("Relu", net.add("LeakyRelu", y, alpha=1.0) if apart else y)))
+
+    return build
+
+
+add("gemm and relu, result not quantized", "Gemm", activated(apart=False))
+add("gemm and relu, kept apart, result not quantized", "Gemm", activated(apart=True))
+
+
 def matmul(*data: int, stack: tuple[int, ...] = (), quantized_result: bool = True, added: Bias | None = None) -> Build:
     """Input → Q/DQ → MatMul with a constant (→ Add of a bias) → Q/DQ."""
 

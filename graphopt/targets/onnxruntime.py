@@ -29,6 +29,8 @@ ONNXRUNTIME = Target(
     weight=Scheme("int8", symmetric=True, narrow=True),
     bias="int32",
     fused_activations=frozenset({"Relu", "Clip"}),
+    # WeightBiasQuantization, and NodeGroupSelector::GetQDQSelection, which takes a Relu or Clip for one of Q's.
+    mistakes_products=True,
     # A Clip goes where its bounds are not inside the integers' range, which rounding the zero point decides for all
     # but 0: with -1 and 1 the convolution ran in float.
     fused_conditions={"Clip": ("from-zero",)},
@@ -36,13 +38,19 @@ ONNXRUNTIME = Target(
         "Conv": OpRule(
             Role.LINEAR,
             output_quantized=True,
-            source="QLinearConv, int8 in probe 'conv', float in probe 'conv, result not quantized'",
+            source=(
+                "QLinearConv, int8 in probe 'conv', float in probe 'conv, result not quantized', int8 in probe "
+                "'conv, float weights', float in probe 'conv, float weights, kept apart'"
+            ),
         ),
         # QGemm takes an int32 bias of one value per column; with any other the product runs in float.
         "Gemm": OpRule(
             Role.LINEAR,
             conditions=("column-bias",),
-            source="QGemm, int8 in probe 'gemm, result not quantized', float in probe 'gemm, alpha'",
+            source=(
+                "QGemm, int8 in probe 'gemm, result not quantized', float in probe 'gemm, alpha', float in probe "
+                "'gemm and relu, result not quantized', int8 in probe 'gemm and relu, kept apart, result not quantized'"
+            ),
         ),
         "MatMul": OpRule(
             Role.LINEAR,

@@ -102,6 +102,7 @@ class BlockRule:
         sizes: numbers of weights that may share a scale, the last of which may be fewer; empty: any number that
             divides that of the inputs.
         zero_points: blocks may have zero points other than 0 (uint4).
+        signed: scales may be negative.
         transposed: a Gemm may keep its transB; else the weight is turned over.
         shared: several nodes may read one weight.
         source: what was measured.
@@ -109,6 +110,7 @@ class BlockRule:
 
     sizes: tuple[int, ...] = ()
     zero_points: bool = True
+    signed: bool = True
     transposed: bool = True
     shared: bool = True
     source: str = ""
@@ -129,6 +131,8 @@ class Target:
             more than once; None: nothing.
         moves_strides: it moves strides of pointwise convolutions past the DequantizeLinear before them, if all readers
             have them, and runs the convolutions in float then.
+        mistakes_products: it rounds the weights of float products between integers, and runs some products in float
+            whose weights are integers, for what is behind them: Relu, Clip, Q.
         fused_activations: operators that run inside the integer kernel before them, so that Q comes after them.
         fused_conditions: what must hold for an operator of `fused_activations` to be fused.
         rules: operator → rule. An operator without one runs in float.
@@ -159,6 +163,7 @@ class Target:
     fused_patterns: frozenset[FusedPattern] = frozenset()
     shared_result_bias: float | None = None
     moves_strides: bool = False
+    mistakes_products: bool = False
     fused_conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     float_reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     breaches: Mapping[str, Breach] = field(default_factory=dict[str, Breach])
