@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 
 from graphopt.analysis.fragile import fragile
 from graphopt.analysis.placement import MIN_OPSET, Placement
+from graphopt.analysis.wide_placement import WIDE, place_widths
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, fill_types, upgrade_graph
 from graphopt.ir.ops import LINEAR
-from graphopt.passes._wide_placement import WIDE, place_widths
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.quant.node_patterns import any_names_node

@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 import graphopt
+from graphopt.analysis.legality import check_graph
 from graphopt.analysis.precision_types import Regions
 from graphopt.analysis.regions import assigned_nodes, find_regions, float_nodes, realised, wide_nodes
 from graphopt.backends import litert_engine
@@ -82,6 +83,8 @@ def test_litert_computes_every_node_so(net):
     found = litert_engine.precision(wide, planned)
     assert not found.missed
     assert not found.notes
+    assert not check_graph(from_proto(wide), TFLITE)
+    assert {f.rule for f in check_graph(from_proto(wide), find_target("openvino"))} >= {"activation-bits"}
 
 
 @pytest.mark.parametrize("target", sorted(t.name for t in TARGETS.values() if t.wide is None))
@@ -128,6 +131,7 @@ def test_both_widths_in_one_model(net, seed):
     made = mixed(net, wide).after
     planned = planned_nodes(from_proto(made), TFLITE)
     assert {p.name: p.precision for p in planned} == {n: "int16x8" if n in wide else "int8" for n in nodes}
+    assert not check_graph(from_proto(made), TFLITE)
     found = litert_engine.precision(made, planned)
     assert not found.missed
     assert not found.notes

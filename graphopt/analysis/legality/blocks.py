@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from graphopt.analysis.legality.grid import constant_value
 from graphopt.analysis.legality.scene import Found, Scene
 from graphopt.ir import Graph, Node
@@ -20,6 +22,11 @@ def check_blocks(scene: Scene) -> Iterator[Found]:
             if not is_block_weight(node):
                 continue
             readers = tuple(scope.consumers(node.outputs[0]))
+            scale = constant_value(node.input(1))
+            if scale is None:
+                yield Found("scale-constant", node, f"'{node.inputs[1].name}' isn't a constant", affects=readers)
+            elif not (np.isfinite(scale) & (scale != 0)).all():
+                yield Found("scale-value", node, f"'{node.inputs[1].name}' has zeros or isn't finite", affects=readers)
             if rule is None or wanted is None:
                 text = f"4-bit weights in blocks of {node.attr('block_size')}"
                 yield Found("block-scale", node, text, node.inputs[0].name, readers)
@@ -37,6 +44,9 @@ def _problems(
     zero_point = constant_value(node.input(2))
     if not rule.zero_points and (str(stored.dtype) == "uint4" or (zero_point is not None and zero_point.any())):
         yield f"'{stored.name}' is {stored.dtype} with zero points"
+    scale = constant_value(node.input(1))
+    if not rule.signed and scale is not None and (scale < 0).any():
+        yield f"'{node.inputs[1].name}' has negative scales"
     size, axis = int(node.attr("block_size", 0)), int(node.attr("axis", 1))
     inputs = stored.shape[axis] if stored.shape is not None and -len(stored.shape) <= axis < len(stored.shape) else None
     if rule.sizes and size not in rule.sizes:

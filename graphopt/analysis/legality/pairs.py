@@ -27,7 +27,7 @@ def check_nodes(scene: Scene) -> Iterator[Found]:
             if is_block_weight(node):
                 continue  # see `blocks`
             if node.is_op("QuantizeLinear", "DequantizeLinear") and node.input(0) is not None:
-                yield from _node(scope, node)
+                yield from _node(scope, node, scene.target)
                 if scope is not scene.graph:
                     yield from _nested(scene.target, node)
             elif node.is_op(*_INTEGER_OPERATORS):
@@ -36,7 +36,7 @@ def check_nodes(scene: Scene) -> Iterator[Found]:
                 yield Found("contrib-operator", node, f"{node.domain}.{node.op} is onnxruntime's own")
 
 
-def _node(graph: Graph, node: Node) -> Iterator[Found]:
+def _node(graph: Graph, node: Node, target: Target) -> Iterator[Found]:
     grid = read_grid(node)
     affects = _around(graph, node)
     scale = node.inputs[1]
@@ -59,7 +59,7 @@ def _node(graph: Graph, node: Node) -> Iterator[Found]:
         if dtype is not None and np.dtype(dtype).kind in "iub":
             yield Found("float-input", node, f"'{node.inputs[0].name}' is {dtype}", node.inputs[0].name, affects)
     else:
-        yield from _source(graph, node, grid, affects)
+        yield from _source(graph, node, grid, affects, target)
 
 
 def _nested(target: Target, node: Node) -> Iterator[Found]:
@@ -95,7 +95,7 @@ def _bad_scale(grid: Grid) -> str:
     return f"is {value:g}" + (f" in {int(bad.sum())} of {scale.size} channels" if scale.size > 1 else "")
 
 
-def _source(graph: Graph, node: Node, grid: Grid, affects: tuple[Node, ...]) -> Iterator[Found]:
+def _source(graph: Graph, node: Node, grid: Grid, affects: tuple[Node, ...], target: Target) -> Iterator[Found]:
     """Where a DequantizeLinear has its integers from."""
     data = node.inputs[0]
     producer = graph.producer(data)
@@ -112,7 +112,10 @@ def _source(graph: Graph, node: Node, grid: Grid, affects: tuple[Node, ...]) -> 
         yield Found("pair-mismatch", node, f"{producer} writes {written}; it reads {grid}", data.name, affects)
     before = graph.producer(producer.inputs[0])
     if before is not None and before.is_op("DequantizeLinear") and constant_value(before.inputs[0]) is None:
-        again = "on the same grid again" if read_grid(before).same_as(grid) else f"{read_grid(before)}, then {grid}"
+        first = read_grid(before)
+        if target.wide is not None and SIXTEEN_BITS & {first.dtype, grid.dtype} and first.dtype != grid.dtype:
+            return  # a conversion between kernels of 8 and 16 bits
+        again = "on the same grid again" if first.same_as(grid) else f"{first}, then {grid}"
         yield Found("double-pair", node, f"'{producer.inputs[0].name}' is quantized already: {again}",
                     producer.inputs[0].name, affects)  # fmt: skip
 

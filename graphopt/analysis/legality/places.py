@@ -98,7 +98,8 @@ def check_unwanted(scene: Scene) -> Iterator[Found]:
 def check_scales(scene: Scene) -> Iterator[Found]:
     """One scale around operators that move values, and prescribed ones."""
     for node in scene.placement.quantized:
-        rule = scene.target.rules[node.op]
+        table = scene.table(node)
+        rule = table.rules[node.op]
         if rule.role is Role.SAME_SCALE:
             yield from _same_scale(scene, node, rule)
         for output in node.present_outputs():
@@ -109,7 +110,7 @@ def check_scales(scene: Scene) -> Iterator[Found]:
             if grid.scale.size != 1 or abs(float(grid.scale.item()) - scale) > 1e-6 * scale:
                 text = f"'{output.name}' is {grid}; expected scale {scale:g}, zero point {zero_point}"
                 yield Found("fixed-output", node, text, output.name)
-            elif grid.zero_point.item() != zero_point and str(grid.dtype) == scene.target.activation.dtype:
+            elif grid.zero_point.item() != zero_point and str(grid.dtype) == table.activation.dtype:
                 text = f"'{output.name}' is {grid}; expected zero point {zero_point}"
                 yield Found("fixed-output", node, text, output.name)
 

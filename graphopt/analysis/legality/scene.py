@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from graphopt.analysis.fragile import fragile
 from graphopt.analysis.legality.grid import EIGHT_BITS, SIXTEEN_BITS, Grid
 from graphopt.analysis.legality.skeleton import NARROW_FLOATS, Skeleton, strip
 from graphopt.analysis.placement import Placement, place
+from graphopt.analysis.wide_placement import place_widths
 from graphopt.ir import Graph, Node, Tensor, Variable, from_proto, to_proto
 from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR
@@ -46,7 +48,8 @@ Check = Callable[["Scene"], Iterator[Found]]
 class Scene:
     """A Q/DQ model (`graph`, never changed), the float model inside it, and where the target wants integers there.
 
-    `narrow`: it computes in 16-bit floats around its integers, which `lint --fix` leaves alone.
+    `narrow`: it computes in 16-bit floats around its integers, which `lint --fix` leaves alone. `wide`: nodes of the
+    float model that read activations of 16 bits.
     """
 
     graph: Graph
@@ -54,6 +57,11 @@ class Scene:
     skeleton: Skeleton
     placement: Placement
     narrow: bool = False
+    wide: frozenset[Node] = frozenset()
+
+    def table(self, node: Node) -> Target:
+        """What the target wants of a node of the float model: of kernels with 16-bit activations, if it reads these."""
+        return self.target.wide or self.target if node in self.wide else self.target
 
     @property
     def inner(self) -> Graph:
@@ -78,8 +86,10 @@ class Scene:
             grid, tensor = self.data_grid(mover, 0), mover.inputs[0]
         return grid
 
-    def scheme_of(self, tensor: Tensor) -> Scheme:
-        """How the target wants an activation."""
+    def scheme_of(self, tensor: Tensor, grid: Grid) -> Scheme:
+        """How the target wants an activation that is on `grid`, whose number of bits may be told from it."""
+        if self.target.wide is not None and grid.dtype in SIXTEEN_BITS:
+            return self.target.wide.activation
         for member, scheme in self.placement.schemes.items():
             if member is tensor or self.share(member, tensor):
                 return scheme
@@ -104,7 +114,24 @@ def look(graph: Graph, target: Target) -> Scene:
             inner.set_type(tensor, np.dtype(np.float32), tensor.shape)
             narrow = True
     skeleton = strip(inner)
-    return Scene(graph, target, skeleton, place(inner, target, _stays_float(skeleton, target)), narrow)
+    stays = _stays_float(skeleton, target)
+    wide = _readers(skeleton, SIXTEEN_BITS) if target.wide is not None else frozenset[Node]()
+    if not wide:
+        return Scene(graph, target, skeleton, place(inner, target, stays), narrow)
+    kept = {node.name: "the model's maker left it in float" for node in inner.nodes if stays(node)}
+    others = {node.name for node in _readers(skeleton, EIGHT_BITS) - wide}
+    widths = place_widths(inner, target, kept, {node.name for node in wide} if others else None, others)
+    return Scene(graph, target, skeleton, widths.merged(), narrow, wide)
+
+
+def _readers(skeleton: Skeleton, dtypes: frozenset[np.dtype[Any]]) -> frozenset[Node]:
+    """Nodes of the float model that read activations of these types."""
+    found: set[Node] = set()
+    for node in skeleton.graph.nodes:
+        read = (skeleton.read(node, i) for i, t in node.present_inputs() if isinstance(t, Variable))
+        if any(grids and grids[-1].dtype in dtypes for grids in read):
+            found.add(node)
+    return frozenset(found)
 
 
 def is_integer_read(grids: tuple[Grid, ...]) -> bool:

@@ -47,7 +47,7 @@ class _Pair:
 
 
 def _activation(scene: Scene, pair: _Pair) -> Iterator[Found]:
-    grid, name, wanted = pair.grid, pair.tensor.name, scene.scheme_of(pair.tensor)
+    grid, name, wanted = pair.grid, pair.tensor.name, scene.scheme_of(pair.tensor, pair.grid)
     nodes = [n for n in pair.readers if n is not None]
     by = (
         f"read by {nodes[0]}" + (f" and {len(pair.readers) - 1} more" if len(pair.readers) > 1 else "") if nodes else ""
@@ -57,7 +57,7 @@ def _activation(scene: Scene, pair: _Pair) -> Iterator[Found]:
     def found(rule: str, text: str) -> Found:
         return Found(rule, grid.node, text, name, (*nodes, *pair.tensor.inputs))
 
-    if grid.dtype not in EIGHT_BITS:
+    if grid.dtype not in EIGHT_BITS and str(grid.dtype) != wanted.dtype:
         yield found("activation-bits", f"'{name}' is {grid.dtype}, {by}; expected {wanted.dtype}")
     elif str(grid.dtype) != wanted.dtype and "activation-type" in scene.target.breaches:
         shared = len(pair.readers) > 1 and "activation-type-shared" in scene.target.breaches
@@ -127,7 +127,12 @@ def check_biases(scene: Scene) -> Iterator[Found]:
 def _float_bias(scene: Scene, linear: Linear, slot: tuple[Node, int]) -> Iterator[Found]:
     bias = slot[0].inputs[slot[1]]
     values, attrs = fixed_value(bias), linear.node.attr
-    if scene.target.bias != "int32" or values is None or attrs("alpha", 1.0) != 1.0 or attrs("beta", 1.0) != 1.0:
+    if (
+        scene.table(linear.node).bias != "int32"
+        or values is None
+        or attrs("alpha", 1.0) != 1.0
+        or attrs("beta", 1.0) != 1.0
+    ):
         return
     if values.size != linear.out_channels or values.shape[-1:] != (values.size,):
         return  # the kernel has no slot for it: it stays an addition in float

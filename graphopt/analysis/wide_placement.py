@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from graphopt.analysis.placement import Placement, place
 from graphopt.errors import ConfigError
@@ -35,6 +36,25 @@ class Widths:
     def quantized(self) -> dict[Node, str]:
         """Nodes with integer kernels of either width."""
         return {**self.narrow.quantized, **(self.broad.quantized if self.broad is not None else {})}
+
+    def merged(self) -> Placement:
+        """Both in one, which doesn't say who has which."""
+        if self.broad is None:
+            return self.narrow
+        found = Placement()
+        for one in (self.narrow, self.broad):
+            for tensor, uses in one.uses.items():
+                found.uses.setdefault(tensor, {}).update(uses)
+            for mine, other in (
+                (found.whole, one.whole), (found.writers, one.writers), (found.inside, one.inside),
+                (found.fixed, one.fixed), (found.schemes, one.schemes), (found.quantized, one.quantized),
+                (found.declined, one.declined), (found.kernels, one.kernels), (found.movers, one.movers),
+            ):  # fmt: skip
+                cast("dict[object, object]", mine).update(cast("dict[object, object]", other))
+            found.linears.extend(one.linears)
+            for members in one.shared.to_sets():
+                found.shared.union(*members)
+        return found
 
 
 def place_widths(
