@@ -1,10 +1,10 @@
 """How long each region takes in each precision, and each conversion between them, in an engine on this machine.
 
-    seconds of a region = its kernels' time in the engine's profile · (time of a call / sum of the profile)
+    seconds of a region = its kernels' time in the engine's profile, without what profiling itself adds
 
 The float model and a model in each precision are profiled, and timed without profiling in turns, so that the table
-gives back what each of them really takes. Conversions that none of these models has are measured in a small model of
-their own (`conversion_model`) with tensors of the same shapes; its times are scaled as those of the models on average.
+gives back what each of them really takes; what a call of an empty model takes is fixed. Conversions that none of these
+models has are measured in a small model of their own (`conversion_model`) with tensors of the same shapes.
 
 What it can't know: what a kernel costs that is fused in all of these models and wouldn't be in a mixed one.
 """
@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from graphopt.analysis.precision_types import Assignment, Border, Costs, Regions
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import Engine
-from graphopt.backends.kernel_times import KernelTime
+from graphopt.backends.kernel_times import Correction, KernelTime
 from graphopt.backends.latency import undisturbed_seconds
 from graphopt.backends.region_times import RegionTimes, region_times, uniform
 from graphopt.calibration.session import open_session, run_session
@@ -34,12 +35,12 @@ _FLOAT = "float32"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 # A scale outside of this tells of a disturbed measurement, not of the profile's own cost.
 _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
-# Share of the time.
-_WORTH_SAYING = 0.01
+# Parts of a model's time: what belongs to no region, from which on it is said; what a call can be at most.
+_WORTH_SAYING, _LARGEST_CALL = 0.01, 0.9
 _CONVERTED_BETWEEN = ("float32", "int8")
 
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
-Profile = Callable[[ModelProto, Feeds, float], list[KernelTime]]
+Profile = Callable[[ModelProto, Feeds], list[KernelTime]]
 
 
 def latency_costs(
@@ -79,56 +80,60 @@ def latency_costs(
     def profile(model: ModelProto, samples: Feeds, seconds: float) -> list[KernelTime]:
         return profiler(model, samples, threads, seconds)
 
-    def calls(model: ModelProto) -> Iterator[Any]:
-        return iter(run(model, itertools.cycle(feeds), threads))
+    def calls(model: ModelProto, samples: Feeds) -> Iterator[Any]:
+        return iter(run(model, itertools.cycle(samples), threads))
 
     every = {_FLOAT: float_model, **others}
-    taken = undisturbed_seconds([calls(model) for model in every.values()], share * len(every))
-    seconds = dict(zip(every, taken, strict=True))
+    nothing, sample = _empty_model()
+    runs = [calls(nothing, [sample]), *(calls(model, feeds) for model in every.values())]
+    empty, *taken = undisturbed_seconds(runs, share * len(every))
+    call = min(empty, _LARGEST_CALL * min(taken))
+    seconds = {name: whole - call for name, whole in zip(every, taken, strict=True)}
     assignments = {name: uniform(regions, name, model) for name, model in every.items()}
-    times = {
-        name: region_times(profile(model, feeds, share), regions, assignments[name]) for name, model in every.items()
-    }
-    table = _Table(regions, times[_FLOAT], seconds[_FLOAT])
+    times: dict[str, RegionTimes] = {}
+    corrections: list[Correction] = []
+    for name, model in every.items():
+        kernels = profile(model, feeds, share)
+        corrections.append(Correction.to(kernels, seconds[name]))
+        times[name] = region_times(corrections[-1].of(kernels), regions, assignments[name])
+    table = _Table(regions, times[_FLOAT])
     for name in others:
         table.add(name, times[name], seconds[name], assignments[name])
-    table.convert(float_model, feeds, profile, share)
+    mean = Correction(
+        sum(c.overhead for c in corrections) / len(corrections), sum(c.scale for c in corrections) / len(corrections)
+    )
+    table.convert(float_model, feeds, lambda model, samples: mean.of(profile(model, samples, share)))
     unmeasured = table.fill()
     notes = [f"profile of {engine.title} {version(engine.library)} on this machine"]
     if table.fixed > _WORTH_SAYING * seconds[_FLOAT]:
         notes.append(f"{table.fixed / seconds[_FLOAT]:.0%} of the float model's time belongs to no region")
     if unmeasured:
         notes.append(f"{', '.join(unmeasured)} taken to be as fast as float32")
-    return table.costs("; ".join(notes))
+    return Costs("latency", table.seconds, table.conversions, call + table.fixed, "; ".join(notes))
 
 
 class _Table:
     """Regions and conversions, in seconds of a call without profiling."""
 
-    def __init__(self, regions: Regions, times: RegionTimes, seconds: float) -> None:
+    def __init__(self, regions: Regions, times: RegionTimes) -> None:
         self.regions = regions
-        self.scale = seconds / max(times.total, 1e-9)
-        self.fixed = times.fixed * self.scale
-        self.seconds = {(name, _FLOAT): taken * self.scale for name, taken in times.regions.items()}
+        self.fixed = times.fixed
+        self.seconds = {(name, _FLOAT): taken for name, taken in times.regions.items()}
         self.conversions: dict[tuple[str, str], float] = {}
-        self.scales = [self.scale]
 
     def add(self, precision: str, times: RegionTimes, seconds: float, assignment: Assignment) -> None:
         """A model in another precision, `seconds` a call, whose sum the table shall give back."""
         own = {name for name, chosen in assignment.items() if chosen == precision}
         known = self.fixed + sum(self.seconds[name, _FLOAT] for name in assignment if name not in own)
         new = sum(times.regions[name] for name in own) + sum(times.conversions.values())
-        plain = seconds / max(times.total, 1e-9)
-        scale = min(max((seconds - known) / max(new, 1e-9), _LEAST_SCALE * plain), _LARGEST_SCALE * plain)
-        self.scales.append(plain)
+        scale = min(max((seconds - known) / max(new, 1e-9), _LEAST_SCALE), _LARGEST_SCALE)
         for region in self.regions.regions:
             if precision in region.precisions:
-                base = scale if region.name in own else plain
-                self.seconds[region.name, precision] = times.regions[region.name] * base
+                self.seconds[region.name, precision] = times.regions[region.name] * (scale if region.name in own else 1)
         for key, taken in times.conversions.items():
             self.conversions.setdefault(key, taken * scale)
 
-    def convert(self, model: ModelProto, feeds: Feeds, profile: Profile, seconds: float) -> None:
+    def convert(self, model: ModelProto, feeds: Feeds, profile: Profile) -> None:
         """Measure conversions that none of the models has."""
         missing = [key for key in self.possible() if key not in self.conversions]
         if not missing:
@@ -140,11 +145,10 @@ class _Table:
         small = conversion_model(
             list(dict.fromkeys(c for c in wanted.values() if 0 not in c.shape)), writes_form=writes
         )
-        times = region_times(profile(small.model, [small.feed], seconds), small.regions, small.assignment)
-        scale = sum(self.scales) / len(self.scales)
+        times = region_times(profile(small.model, [small.feed]), small.regions, small.assignment)
         for key, converted in wanted.items():
             place = small.places.get((converted, key[1]), "")
-            self.conversions[key] = times.conversions.get((place, key[1]), 0.0) * scale
+            self.conversions[key] = times.conversions.get((place, key[1]), 0.0)
 
     def converted(self, model: ModelProto, border: Border, shape: tuple[int, ...]) -> Converted:
         """What lies at a border."""
@@ -180,9 +184,13 @@ class _Table:
                     found.append((border.tensor, form))
         return found
 
-    def costs(self, source: str) -> Costs:
-        """The table as costs."""
-        return Costs("latency", self.seconds, self.conversions, self.fixed, source)
+
+def _empty_model() -> tuple[ModelProto, dict[str, NDArray[Any]]]:
+    """A model that does next to nothing, and its sample: what a call takes by itself."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="y")], "nothing", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model, {"x": np.zeros(1, np.float32)}
 
 
 def _shapes(model: ModelProto, tensors: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
