@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from graphopt.analysis.precision_problem import is_integer
 from graphopt.analysis.precision_types import Assignment, Regions
-from graphopt.analysis.regions import INT8, assigned_nodes, float_nodes, realised
+from graphopt.analysis.regions import INT8, assigned_nodes, float_nodes, realised, wide_nodes
 from graphopt.ir import Graph
 from graphopt.passes._precision_choices import FLOAT, STORED
 from graphopt.passes.calibrate import Calibrate
@@ -41,7 +41,7 @@ def carry_out(
     for node in dict.fromkeys([*float_nodes(regions, assignment), *planned]):
         region = of_node[node].name
         turned[node] = f"assigned {assignment[region]}" + (f" ({reasons[region]})" if region in reasons else "")
-    plan_again(graph, target, turned, assigned_nodes(regions, assignment))
+    plan_again(graph, target, turned, assigned_nodes(regions, assignment), wide_nodes(regions, assignment))
     graph.plan.precisions.clear()
     for region in regions.regions:
         precision = assignment[region.name]
