@@ -41,8 +41,8 @@ def narrowed(graph: Graph, node: Node, dtype: np.dtype[Any]) -> FloatParameters 
     if isinstance(found, str):
         return found
     for position in sorted(found.inputs):
-        tensor = node.inputs[position]
-        reason = constant_misfit(tensor, dtype) if isinstance(tensor, Constant) else None
+        constant = _stored(node.inputs[position])
+        reason = constant_misfit(constant, dtype) if constant is not None else None
         if reason is not None:
             return reason
     return found
@@ -66,7 +66,19 @@ def activations(node: Node, parameters: FloatParameters) -> Iterator[Tensor]:
     """The tensors that would change their type, and aren't constants."""
     tensors = [node.inputs[i] for i in sorted(parameters.inputs)]
     tensors += [node.outputs[i] for i in sorted(parameters.outputs)]
-    return (t for t in tensors if not isinstance(t, Constant) and not t.is_empty())
+    return (t for t in tensors if not (isinstance(t, Constant) or t.is_empty() or _is_constant(t)))
+
+
+def _stored(tensor: Tensor) -> Constant | None:
+    """The constant that a tensor is, as an initializer or as the value of a Constant node."""
+    if isinstance(tensor, Constant):
+        return tensor
+    value = tensor.inputs[0].attrs.get("value") if _is_constant(tensor) else None
+    return value if isinstance(value, Constant) else None
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    return bool(tensor.inputs) and tensor.inputs[0].is_op("Constant")
 
 
 def value_misfit(

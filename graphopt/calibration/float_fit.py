@@ -16,7 +16,7 @@ from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.float_probes import Probes
 from graphopt.calibration.statistics import MinMax
 from graphopt.calibration.weights import detached
-from graphopt.ir import Constant, Graph, Node
+from graphopt.ir import Graph, Node
 from graphopt.ir.float_parameters import FloatParameters
 
 
@@ -87,7 +87,7 @@ def _probed(
         for node, parameters in nodes.items()
         if (index := small_operand(node)) is not None
         and index in parameters.inputs
-        and not isinstance(node.inputs[index], Constant)
+        and node.inputs[index].name in largest
     }
     wanted = [*totals.values(), *(name for pair in small.values() for name in pair)]
     if not wanted:

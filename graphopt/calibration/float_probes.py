@@ -49,17 +49,20 @@ class Probes:
 
     def smallness(self, tensor: str, limit: float) -> tuple[str, str]:
         """Two tensors of one value: the smallest magnitude but 0, and the share of those that is below `limit`."""
+        # In operators that opset 7 has.
         magnitude = self._magnitude(tensor)
         is_some = self._add("Greater", magnitude, self._constant(0.0))
         is_small = self._add("And", is_some, self._add("Less", magnitude, self._constant(limit)))
-        least = self._add(
-            "ReduceMin", self._add("Where", is_some, magnitude, self._constant(float(np.finfo(np.float32).max)))
-        )
-        some, small = (
-            self._add("ReduceMean", self._add("Cast", flags, to=TensorProto.FLOAT)) for flags in (is_some, is_small)
-        )
+        some, small, none = (self._number(flags) for flags in (is_some, is_small, self._add("Not", is_some)))
+        # For zeros the largest number is put in.
+        instead = self._add("Mul", none, self._constant(float(np.finfo(np.float32).max)))
+        least = self._add("ReduceMin", self._add("Add", magnitude, instead))
+        share, among = self._add("ReduceMean", small), self._add("ReduceMean", some)
         nothing = self._constant(float(np.finfo(np.float32).tiny))
-        return least, self._add("Div", small, self._add("Max", some, nothing))
+        return least, self._add("Div", share, self._add("Add", among, nothing))
+
+    def _number(self, flags: str) -> str:
+        return self._add("Cast", flags, to=TensorProto.FLOAT)
 
     def _magnitude(self, tensor: str) -> str:
         if tensor not in self._magnitudes:
