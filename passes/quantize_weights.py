@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node
 from graphopt.passes._block_weights import BlockWeight, find_block_weights, nearest_blocks
+from graphopt.passes._kept_apart import keep_apart
 from graphopt.passes._planned_weights import least_scales
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import QuantParams, Range, TensorPlan, quantize, round_balanced, solve_params
@@ -89,6 +90,8 @@ class QuantizeWeights(Pass):
                 weight.layer.node, f"'{weight.tensor.name}' as {weight.scheme}, {weight.tensor.nbytes} → {size} bytes"
             )
             before, after = before + weight.tensor.nbytes, after + size
+            if ctx.target is not None and ctx.target.mistakes_products:
+                keep_apart(graph, weight.layer.node)
         if weights:
             ctx.remarks.note(None, f"{len(weights)} weights of {before:,} bytes stored in 4 bits: {after:,} bytes")
 

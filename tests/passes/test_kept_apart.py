@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 
 from graphopt.backends import onnxruntime
 from graphopt.backends.measures import sqnr_db
-from graphopt.backends.onnxruntime import kernel_precision
+from graphopt.backends.onnxruntime import kernel_precision, open_session
 from graphopt.ir import fill_types, from_proto, to_proto
 from graphopt.passes._kept_apart import keep_apart
 from graphopt.passes.plan_quantization import PlanQuantization
+from graphopt.passes.quantize_weights import QuantizeWeights
+from graphopt.pipeline import Context
+from graphopt.targets import find_target
 from tests.support.quantization import model, quantize_model
 from tests.support.rewrite import parse, random_feeds, run
 
@@ -59,6 +64,19 @@ def test_nothing_is_put_where_the_engine_makes_no_mistake() -> None:
     assert "LeakyRelu" not in quantize_model(source, "onnxruntime", plan=PlanQuantization(keep_float=("Conv",))).ops()
     gemms = model("a = Gemm(x, w) r = Relu(a) y = Gemm(r, v)", "float[N,8] x", "float[N,6] y", w=(8, 8), v=(8, 6))
     assert "LeakyRelu" not in quantize_model(gemms, "onnxruntime").ops()
+
+
+def test_4_bit_weights_alone_are_read_by_their_kernel(tmp_path: Path) -> None:
+    source = model(
+        "a = Gemm(x, w) r = Relu(a) y = Gemm(r, v)", "float[N,64] x", "float[N,64] y", w=(64, 64), v=(64, 64)
+    )
+    graph = from_proto(source)
+    fill_types(graph)
+    QuantizeWeights(bits=4).run(graph, Context(target=find_target("onnxruntime")))
+    graph.sort()
+    path = tmp_path / "optimized.onnx"
+    open_session(to_proto(graph), optimized_path=path)
+    assert [n.op_type for n in onnx.load(path).graph.node] == ["MatMulNBits", "LeakyRelu", "Relu", "MatMulNBits"]
 
 
 @pytest.mark.parametrize(
