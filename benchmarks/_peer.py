@@ -28,7 +28,9 @@ from benchmarks._common import Feeds, zoo_folder
 PER_CHANNEL_OPSET = 13
 
 
-class _Reader(CalibrationDataReader):
+class Reader(CalibrationDataReader):
+    """Samples as the peer reads them."""
+
     def __init__(self, feeds: Feeds) -> None:
         self._left = iter(feeds)
 
@@ -56,12 +58,12 @@ def quantized(path: Path, feeds: Feeds) -> Quantized | str:
     try:
         return _quantize(path, feeds, prepare=True)
     except Exception as error:  # its functions raise whatever is underneath
-        prepared = _said(error)
+        prepared = said(error)
     try:
         plain = _quantize(path, feeds, prepare=False)
     except Exception as error:
-        said = _said(error)
-        return said if said == prepared else f"{said} (with its pre-processing: {prepared})"
+        plainly = said(error)
+        return plainly if plainly == prepared else f"{plainly} (with its pre-processing: {prepared})"
     return replace(plain, note=f"without its pre-processing, with which it fails: {prepared}")
 
 
@@ -80,7 +82,7 @@ def _quantize(path: Path, feeds: Feeds, *, prepare: bool) -> Quantized:
         quantize_static(
             prepared if prepare else source,
             out,
-            _Reader(feeds),
+            Reader(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -90,7 +92,8 @@ def _quantize(path: Path, feeds: Feeds, *, prepare: bool) -> Quantized:
         return Quantized(onnx.ModelProto.FromString(out.read_bytes()), time.perf_counter() - began, note="")
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """An error of the peer's on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 

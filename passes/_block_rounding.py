@@ -73,7 +73,8 @@ def _round(ctx: Context, pair: Pair, weight: BlockWeight, data: str) -> tuple[ND
     assert whole is not None  # there is at least one sample
     power = np.einsum("bkk->bk", whole.second).reshape(-1)
     rows = weight.rows().astype(np.float64)
-    params = solve_blocks(rows, scheme, importance=power + max(_LEAST_IMPORTANCE * power.mean(), 1e-30))
+    importance = power + max(_LEAST_IMPORTANCE * float(power.mean()), 1e-30)
+    params = solve_blocks(rows, scheme, signed=weight.signed, importance=importance)
     inside = np.arange(rows.shape[1]) // scheme.block
     step = np.take(params.scale, inside, axis=1).astype(np.float64)
     zero = np.take(params.zero_point, inside, axis=1).astype(np.float64)

@@ -25,10 +25,13 @@ from graphopt.pipeline import Context
 from graphopt.quant import QuantParams, Scheme, quantize
 from graphopt.quant.block_scales import LEAST_BLOCK, block_scheme, fitting_block, solve_blocks
 from graphopt.targets import Target
+from graphopt.targets.spec import BlockRule
 
 _OPERATORS = frozenset({"Gemm", "MatMul"})
 # The first opset whose DequantizeLinear has 4-bit integers and blocks.
 OPSET = 21
+# Without a target: any block, and positive scales, which no engine minds.
+_PORTABLE = BlockRule(sizes=(16, 32, 64, 128, 256), signed=False)
 # Asked where there is no target: what cannot be written, or not without growing the file.
 _CONDITIONS = ("right-matrix", "own-weight")
 
@@ -41,11 +44,13 @@ class BlockWeight:
         layer: the MatMul or Gemm that reads it.
         scheme: of its rows, [out, in]: blocks are along axis 1.
         turned: a Gemm's weight is stored [in, out] instead of [out, in].
+        signed: scales may be negative.
     """
 
     layer: Linear
     scheme: Scheme
     turned: bool
+    signed: bool
 
     @property
     def tensor(self) -> Constant:
@@ -83,7 +88,7 @@ class BlockWeight:
 def nearest_blocks(weight: BlockWeight) -> tuple[NDArray[Any], QuantParams]:
     """Integers [out, in] and scales with the least squared error."""
     rows = weight.rows()
-    params = solve_blocks(rows, weight.scheme)
+    params = solve_blocks(rows, weight.scheme, signed=weight.signed)
     return quantize(rows, params), params
 
 
@@ -111,11 +116,16 @@ def find_block_weights(
     fitting = list(_fitting(graph, ctx, chosen, block))
     if not fitting or not _has_opset(graph, ctx):
         return []
-    if target is not None and target.block_weights is not None and not target.block_weights.zero_points:
-        symmetric = True
+    rule = _rule(target)
+    symmetric = symmetric or not rule.zero_points
     names = {node.name for node in fitting}  # the upgrade may have replaced the nodes
     return [
-        BlockWeight(linear, block_scheme(1, size, symmetric=symmetric), _is_turned(target, linear))
+        BlockWeight(
+            linear,
+            block_scheme(1, size, symmetric=symmetric),
+            turned=linear.out_axis == 0 and not rule.transposed,
+            signed=rule.signed,
+        )
         for node in graph.nodes
         if node.name in names
         and (linear := linear_view(graph, node)) is not None
@@ -154,14 +164,12 @@ def _fitting(graph: Graph, ctx: Context, chosen: list[Node], block: int) -> Iter
             ctx.remarks.declined(node, f"its weight stays float: {reason}")
 
 
+def _rule(target: Target | None) -> BlockRule:
+    return _PORTABLE if target is None or target.block_weights is None else target.block_weights
+
+
 def _block(target: Target | None, linear: Linear, block: int) -> int | None:
-    rule = None if target is None else target.block_weights
-    return fitting_block(linear.in_channels, block, divides=rule is not None and not rule.sizes)
-
-
-def _is_turned(target: Target | None, linear: Linear) -> bool:
-    rule = None if target is None else target.block_weights
-    return linear.out_axis == 0 and rule is not None and not rule.transposed
+    return fitting_block(linear.in_channels, block, divides=not _rule(target).sizes)
 
 
 def _has_opset(graph: Graph, ctx: Context) -> bool:

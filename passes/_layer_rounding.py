@@ -84,7 +84,9 @@ class LayerRounding:
             target = target + np.swapaxes(np.linalg.solve(damped(moments.second, correction), pull), 1, 2)
         step = np.ones_like(target) if self.step is None else self.step
         low, high = (np.broadcast_to(limit, target.shape) for limit in (self.low, self.high))
-        target = np.clip(target, low * step, high * step)
+        # A step may be negative.
+        ends = low * step, high * step
+        target = np.clip(target, np.minimum(*ends), np.maximum(*ends))
         if not self.anywhere:
             low, high = np.floor(target / step), np.ceil(target / step)
         return step * round_adaptively(target, damped(moments.second, damping), low, high, step=step)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from graphopt.ir.block_weights import FOUR_BITS, is_block_weight
 from graphopt.ir.elements import Node, Shape, Tensor, is_fixed
 from graphopt.ir.graph import Graph
 from graphopt.ir.violation import Violation
@@ -16,7 +17,7 @@ from graphopt.ir.violation import Violation
 _PER_AXIS_OPSET = 13
 _WIDE_OPSET = 21
 _EIGHT_BIT = frozenset({np.dtype(np.int8), np.dtype(np.uint8)})
-_WIDE = frozenset({np.dtype(np.int16), np.dtype(np.uint16)})
+_WIDE = frozenset({np.dtype(np.int16), np.dtype(np.uint16)}) | FOUR_BITS
 
 
 def quantization_violations(graph: Graph) -> list[Violation]:
@@ -66,19 +67,22 @@ def _problems(node: Node, opset: int) -> Iterator[str]:
         return
     data = node.inputs[0]
     integers = node.outputs[0] if node.op == "QuantizeLinear" else data
-    yield from _scale_problems(scale)
+    yield from _scale_problems(scale, signed=is_block_weight(node))
     yield from _layout_problems(node, data.shape, scale.shape, opset)
     yield from _type_problems(integers, opset)
     if zero_point is not None:
         yield from _zero_point_problems(integers, scale, zero_point)
 
 
-def _scale_problems(scale: Tensor) -> Iterator[str]:
+def _scale_problems(scale: Tensor, *, signed: bool) -> Iterator[str]:
     if scale.dtype is not None and np.dtype(scale.dtype).kind in "iub":
         yield f"its scale '{scale.name}' is {scale.dtype}, not a float type"
     if not is_fixed(scale):
         return
     values = scale.values.astype(np.float64)
+    if signed:
+        # Weights in blocks of 4 bits: a negative scale turns the grid −8 … 7 into −7 … 8.
+        values = np.abs(values)
     if not np.isfinite(values).all() or not (values > 0).all():
         yield f"its scale '{scale.name}' must be positive and finite, and ranges from {values.min()} to {values.max()}"
 

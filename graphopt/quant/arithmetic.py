@@ -23,7 +23,10 @@ MIN_SCALE = np.float32(2.0**-100)
 
 @dataclass(frozen=True)
 class QuantParams:
-    """Scale (float32) and zero point (the scheme's integer type); rank 0, [channels] along the axis, or one a block."""
+    """Scale (float32) and zero point (the scheme's integer type); rank 0, [channels] along the axis, or one a block.
+
+    Scales are positive; those of blocks may be negative (see `block_scales`).
+    """
 
     scheme: Scheme
     scale: NDArray[np.float32]

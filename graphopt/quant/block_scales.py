@@ -57,7 +57,12 @@ def fitting_block(size: int, block: int, *, divides: bool) -> int | None:
 
 
 def solve_blocks(
-    weights: NDArray[Any], scheme: Scheme, *, search: bool = True, importance: Array | None = None
+    weights: NDArray[Any],
+    scheme: Scheme,
+    *,
+    search: bool = True,
+    signed: bool = False,
+    importance: Array | None = None,
 ) -> QuantParams:
     """Scales and zero points of a weight's blocks.
 
@@ -65,6 +70,8 @@ def solve_blocks(
         weights: finite values of any rank.
         scheme: with `block`; a symmetric one has zero point 0, or the middle of an unsigned grid.
         search: for the least squared error; otherwise the finest grid that clips nothing.
+        signed: with `search`: scales of blocks with zero point 0 may be negative, so that the one integer more that
+            there is below zero serves whichever side needs it (worth 0.55 dB of weights that are normally distributed).
         importance: [size of the blocks' axis]: what each weight's squared error counts; None: all the same.
 
     Returns:
@@ -81,7 +88,8 @@ def solve_blocks(
     if search:
         everywhere = np.ones(weights.shape[axis], np.float64)
         counted = _cut(everywhere if importance is None else importance, block)
-        scale, zero_point = _search(rows, np.broadcast_to(counted, rows.shape), covering)
+        signed = signed and scheme.symmetric
+        scale, zero_point = _search(rows, np.broadcast_to(counted, rows.shape), covering, signed=signed)
     return QuantParams(scheme, np.moveaxis(scale, -1, axis), np.moveaxis(zero_point, -1, axis))
 
 
@@ -92,7 +100,9 @@ def _cut(values: Array, block: int) -> Array:
     return padded.reshape(*values.shape[:-1], -1, block)
 
 
-def _search(rows: Array, importance: Array, covering: QuantParams) -> tuple[NDArray[np.float32], NDArray[Any]]:
+def _search(
+    rows: Array, importance: Array, covering: QuantParams, *, signed: bool
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """(scales, zero points) of blocks […, blocks, block], from those that clip nothing."""
     shape, width = rows.shape[:-1], rows.shape[-1]
     flat, counted = rows.reshape(-1, width), importance.reshape(-1, width)
@@ -100,11 +110,15 @@ def _search(rows: Array, importance: Array, covering: QuantParams) -> tuple[NDAr
     step = max(1, _CHUNK // width)
     for start in range(0, len(flat), step):
         part = slice(start, start + step)
-        scale[part], zero[part] = _search_rows(flat[part], counted[part], covering.scheme, scale[part], zero[part])
+        scale[part], zero[part] = _search_rows(
+            flat[part], counted[part], covering.scheme, scale[part], zero[part], signed=signed
+        )
     return scale.astype(np.float32).reshape(shape), zero.astype(covering.scheme.numpy).reshape(shape)
 
 
-def _search_rows(rows: Array, importance: Array, scheme: Scheme, scale: Array, zero: Array) -> tuple[Array, Array]:
+def _search_rows(
+    rows: Array, importance: Array, scheme: Scheme, scale: Array, zero: Array, *, signed: bool
+) -> tuple[Array, Array]:
     """The same for blocks [row, weight]; the zero points next to each are tried, too, unless the scheme fixes them."""
 
     def error(scale: Array, zero: Array) -> Array:
@@ -114,11 +128,12 @@ def _search_rows(rows: Array, importance: Array, scheme: Scheme, scale: Array, z
 
     owner, none = np.arange(len(rows)), np.zeros(len(rows))
     start, least = zero, error(scale, zero)
-    for move in (0,) if scheme.symmetric else (0, -1, 1):
+    moves = [(0, 1), (0, -1)] if signed else [(0, 1)] if scheme.symmetric else [(0, 1), (-1, 1), (1, 1)]
+    for move, sign in moves:
         moved = np.clip(start + move, scheme.qmin, scheme.qmax)
         high, below = (scheme.qmax - moved)[:, None], (moved - scheme.qmin)[:, None]
-        tried = search_scales(rows, owner, importance, high, none, CANDIDATES, below=below)
-        tried = np.maximum(tried, MIN_SCALE).astype(np.float64)
+        tried = search_scales(sign * rows, owner, importance, high, none, CANDIDATES, below=below)
+        tried = sign * np.maximum(tried, MIN_SCALE).astype(np.float64)
         found = error(tried, moved)
         less = found < least
         scale, zero, least = np.where(less, tried, scale), np.where(less, moved, zero), np.minimum(found, least)

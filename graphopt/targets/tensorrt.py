@@ -93,6 +93,7 @@ TENSORRT = Target(
     },
     block_weights=BlockRule(
         zero_points=False,
+        signed=False,
         shared=False,
         # A weight that products of two tensors read crashed the builder.
         source='uint4 in TensorRT-RTX 1.7.1: "Failed to import initializer"',

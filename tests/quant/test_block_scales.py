@@ -80,6 +80,23 @@ def test_a_zero_point_serves_blocks_that_lie_on_one_side() -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
+def test_a_negative_scale_where_the_other_side_needs_the_integer_more() -> None:
+    w, scheme = weight(9, 64, 40), block_scheme(0, 32)
+    squares = {
+        signed: per_block((dequantize(quantize(w, p), p).astype(np.float64) - w) ** 2, 0, 32)
+        for signed, p in ((s, solve_blocks(w, scheme, signed=s)) for s in (False, True))
+    }
+    assert (squares[True] <= squares[False]).all()
+    assert squares[True].sum() < 0.93 * squares[False].sum()
+    params = solve_blocks(w, scheme, signed=True)
+    assert 0.3 < (params.scale < 0).mean() < 0.7
+    np.testing.assert_array_equal(
+        dequantize(quantize(w, params), params), dequantized_by_onnx(quantize(w, params), params)
+    )
+    asymmetric = solve_blocks(w, block_scheme(0, 32, symmetric=False), signed=True)
+    assert (asymmetric.scale > 0).all()
+
+
 def test_important_weights_are_not_clipped() -> None:
     w = weight(5, 32, 1)
     w[7] = 3 * np.abs(w).max()
