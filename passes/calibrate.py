@@ -63,7 +63,7 @@ class Calibrate(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Run the samples once and set the range of every planned tensor that has none."""
         plan = graph.plan
-        unknown = [entry for entry in (*plan, *plan.second.values()) if entry.range is None]
+        unknown = plan.without_range()
         wanted = list(dict.fromkeys(entry.tensor for entry in unknown))
         if not wanted:
             return

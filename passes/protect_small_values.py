@@ -75,7 +75,7 @@ class ProtectSmallValues(Pass):
         """Measure, plan again without the culprits, until nothing is lost any more."""
         if not graph.plan:
             return
-        if any(entry.range is None for entry in graph.plan):
+        if graph.plan.without_range():
             raise ConfigError("ranges are missing: put 'calibrate' before 'protect-small-values'")
         if ctx.calibration is None:
             self._as_before(graph, ctx)
@@ -96,7 +96,7 @@ class ProtectSmallValues(Pass):
             for node, reason in found.items():
                 ctx.kept[f"{self.name}/{node.name}"] = _CHOSEN
                 ctx.remarks.declined(node, f"stays in float: {reason}")
-            if any(entry.range is None for entry in graph.plan):
+            if graph.plan.without_range():
                 # The ranges file, if there is one, can't know tensors that weren't planned before.
                 Calibrate().run(graph, replace(ctx, ranges=None))
         ctx.remarks.note(None, f"stopped after {self.rounds} rounds; more may be lost")
@@ -115,7 +115,7 @@ class ProtectSmallValues(Pass):
         plan_again(graph, ctx.target or find_target(graph.plan.target or ""), {node.name: reason for node in found})
         for node in found:
             ctx.remarks.declined(node, f"stays in float: {reason}")
-        if any(entry.range is None for entry in graph.plan):
+        if graph.plan.without_range():
             Calibrate().run(graph, ctx)
 
     def _noise(self, graph: Graph, exposed: Exposure, feeds: list[Feed], ctx: Context, grids: _Decibel) -> _Decibel:

@@ -100,6 +100,10 @@ class QuantPlan:
         entries = self.second if self.second.get(entry.tensor) is entry else self.tensors
         entries[entry.tensor] = replace(entry, range=value_range)
 
+    def without_range(self) -> list[TensorPlan]:
+        """Entries that calibration is still to give a range, second ones at the end."""
+        return [entry for entry in (*self, *self.second.values()) if entry.range is None]
+
     def groups(self) -> dict[str, list[TensorPlan]]:
         """Members of each shared-scale group, in graph order; a group is of one scheme, second entries at its end."""
         members: dict[str, list[TensorPlan]] = {}
