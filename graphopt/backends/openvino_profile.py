@@ -21,7 +21,7 @@ from graphopt.backends.openvino import LINEAR_LAYERS, compile_model, merged_read
 from graphopt.errors import CalibrationError
 from graphopt.ir.ops import LINEAR
 
-_COPIES = 4
+_FEWEST_COPIES, _MOST_COPIES = 3, 12
 _ROUNDED_OFF = 0.5e-6
 # What holds values and does nothing when the model runs.
 _STORED = frozenset({"Const", "Constant"})
@@ -42,7 +42,7 @@ def profile(
         model: with its weights inside.
         feeds: samples, run over and over.
         threads: of OpenVINO; None lets it take the cores.
-        seconds: to spend on running, about; a few runs are always made, and compiling comes on top.
+        seconds: to spend, about; a few runs of a few copies are always made.
 
     Raises:
         UnsupportedError: OpenVINO is not installed, or can't compile the model.
@@ -50,7 +50,10 @@ def profile(
     """
     if not feeds:
         raise CalibrationError("timing layers needs at least one sample")
-    copies = [_measure(model, feeds, threads, seconds / _COPIES) for _ in range(_COPIES)]
+    end = time.perf_counter() + seconds
+    copies: list[list[_Layer]] = []
+    while len(copies) < _FEWEST_COPIES or (len(copies) < _MOST_COPIES and time.perf_counter() < end):
+        copies.append(_measure(model, feeds, threads, seconds / _MOST_COPIES))
     times: dict[str, list[float]] = {}
     for copy in copies:
         for layer in copy:
