@@ -197,7 +197,7 @@ class _Reader:
         return bool(integers) and all(integers)
 
     def writes_integers(self, scope: Graph, node: Node) -> bool:
-        """Whether Q reads the result, behind activations that the target fuses."""
+        """Whether Q alone reads the result, behind activations that the target fuses."""
         tensor = node.outputs[0]
         while not any(is_quantize(reader) for reader in tensor.outputs):
             after = scope.sole_consumer(tensor)
@@ -206,7 +206,7 @@ class _Reader:
             if unmet(scope, after, self.target.fused_conditions.get(after.op, ())) is not None:
                 return False
             tensor = after.outputs[0]
-        return True
+        return all(is_quantize(reader) for reader in tensor.outputs) and not scope.is_output(tensor)
 
     def rule(self, node: Node) -> OpRule | None:
         return self.target.rules.get(node.op) if node.is_standard else None

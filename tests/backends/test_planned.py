@@ -155,3 +155,18 @@ def test_a_node_that_the_targets_rule_declines_is_not_planned(counted: int, expe
     pool = f"a = AveragePool<kernel_shape=[1,1], count_include_pad={counted}>(xd)"
     model = parse(f"{PAIR} {WEIGHT} {pool} c = Conv(xd, w) y = Add(a, c)")
     assert planned(model, "tensorrt") == [*expected, "Conv"]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tflite"])
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        (pair("a", "y"), ["Add"]),
+        (f"r = Relu(a) {pair('r', 'y')}", ["Add"]),
+        (f"{pair('a', 'd')} e = Exp(a) y = Mul(d, e)", []),
+        (f"{pair('a', 'd')} r = Relu(a) {pair('r', 'y')}", []),
+    ],
+)
+def test_a_result_that_is_also_read_in_float_is_not_planned(target: str, behind: str, expected: list[str]) -> None:
+    """As in a model of mixed precision: an Add in float between integers, one reader of which is float."""
+    assert planned(parse(f"{PAIR} a = Add(xd, xd) {behind}"), target) == expected
