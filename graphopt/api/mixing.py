@@ -196,7 +196,7 @@ class Mixing:
         if self.budget.kind != "latency" or candidate.latency is None:
             return candidate.cost <= limit * (1 + 1e-6)
         if self.budget.unit == "x":
-            return self.budget.value * candidate.latency.speedup_high >= 1
+            return self.budget.value * (candidate.latency.likely_speedup + candidate.latency.uncertainty) >= 1
         return candidate.latency.seconds <= limit
 
     def _neighbours(self, index: int, clock: Clock | None) -> None:
@@ -259,7 +259,7 @@ class Mixing:
             costs=costs.source,
             estimated=costs.estimated,
             engine=engines[0] if engines else "",
-            notes=(*self.notes, *self._missed(trial.candidate)),
+            notes=(*self.notes, *self._rough(), *self._missed(trial.candidate)),
         )
         compiled.remarks.current = "mixed-precision"
         compiled.remarks.note(None, outcome.summary)
@@ -272,6 +272,11 @@ class Mixing:
         point = None if trial.point is None else self.search.points[trial.point]
         same = point is not None and dict(point.precisions) == dict(found.precisions)
         return replace(self.search.record, chosen=point if same and point is not None else found)
+
+    def _rough(self) -> list[str]:
+        if not any(t.candidate.latency is not None and t.candidate.latency.is_rough for t in self.trials):
+            return []
+        return ["the machine was busy with something else: likely speeds are those of the fastest tenth of calls"]
 
     def _missed(self, shipped: Candidate) -> list[str]:
         if shipped.within_budget is not False:

@@ -6,7 +6,6 @@ more accurate one. The simplified model ships before the original, which it equa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,13 +54,13 @@ def is_slower(candidate: Candidate) -> bool:
     latency = candidate.latency
     if latency is None:
         return candidate.cost_share is not None and candidate.cost_share > 1 + 1e-9
-    return latency.speedup + (_noise(candidate) if candidate.name in _LOSSLESS else 0.0) < 1
+    return latency.likely_speedup + (_noise(candidate) if candidate.name in _LOSSLESS else 0.0) < 1
 
 
 def _speed(candidate: Candidate) -> float:
     """Times as fast as the original."""
     if candidate.latency is not None:
-        return candidate.latency.speedup
+        return candidate.latency.likely_speedup
     return 1 / candidate.cost_share if candidate.cost_share and candidate.name != ORIGINAL else 1.0
 
 
@@ -71,9 +70,8 @@ def _as_fast(candidate: Candidate, fastest: Candidate) -> bool:
 
 
 def _noise(candidate: Candidate) -> float:
-    """How far the median over rounds may be off: the 95 % notch of a box plot (McGill, Tukey and Larsen, 1978)."""
-    found = candidate.latency
-    return 0.0 if found is None else 1.57 * (found.speedup_high - found.speedup_low) / math.sqrt(found.rounds)
+    """How far its speed may be off."""
+    return 0.0 if candidate.latency is None else candidate.latency.uncertainty
 
 
 def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -> str:

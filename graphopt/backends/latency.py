@@ -8,6 +8,7 @@ median over rounds of reference ÷ other, with its quartiles; times themselves a
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _WARM_UP = 3
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 200
 # A timing shorter than this is mostly the clock and the call itself: quick models are called several times.
 _TIMED_SECONDS = 0.002
+# Quartiles this many times apart: on a machine with nothing else to do they are within a tenth.
+_ROUGH = 1.5
 # Calls of a model between those of the others; the first, which finds the others' data in the cache, doesn't count.
 _TURN, _COUNTED = 5, 4
 BUDGET_SECONDS = 4.0
@@ -38,6 +41,7 @@ class Latency:
         reference_seconds, seconds: medians of a call.
         speedup: median over rounds of the reference's time over the model's: above 1, the model is faster.
         speedup_low, speedup_high: quartiles of the same.
+        undisturbed: the reference's time over the model's, in the fastest tenth of each one's rounds.
     """
 
     engine: str
@@ -49,6 +53,22 @@ class Latency:
     speedup: float
     speedup_low: float
     speedup_high: float
+    undisturbed: float
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether rounds differ so much that the median says little: the machine was busy with something else."""
+        return self.speedup_high > _ROUGH * self.speedup_low
+
+    @property
+    def likely_speedup(self) -> float:
+        """The speed-up on a machine that does nothing else, by the best evidence there is."""
+        return self.undisturbed if self.is_rough else self.speedup
+
+    @property
+    def uncertainty(self) -> float:
+        """How far the median may be off: the 95 % notch of a box plot (McGill, Tukey and Larsen, 1978)."""
+        return 1.57 * (self.speedup_high - self.speedup_low) / math.sqrt(self.rounds)
 
 
 def measure_latency(
@@ -83,7 +103,16 @@ def measure_latency(
     low, middle, high = np.quantile(measured[:, 0] / measured[:, 1], (0.25, 0.5, 0.75))
     medians = np.median(measured, axis=0) / calls
     return Latency(
-        engine, threads, len(times), calls, float(medians[0]), float(medians[1]), float(middle), float(low), float(high)
+        engine=engine,
+        threads=threads,
+        rounds=len(times),
+        calls=calls,
+        reference_seconds=float(medians[0]),
+        seconds=float(medians[1]),
+        speedup=float(middle),
+        speedup_low=float(low),
+        speedup_high=float(high),
+        undisturbed=undisturbed(list(measured[:, 0])) / undisturbed(list(measured[:, 1])),
     )
 
 
