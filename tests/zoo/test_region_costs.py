@@ -1,0 +1,97 @@
+"""Costs of regions of real models: bytes are those of the written file, and no kernel's time is lost."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import onnx
+import pytest
+
+import graphopt
+from graphopt.analysis.precision_costs import bit_costs, size_costs, total_macs
+from graphopt.analysis.precision_problem import evaluate
+from graphopt.analysis.precision_types import Costs, Problem, Regions, Sensitivity
+from graphopt.backends.engines import find_engine
+from graphopt.backends.region_times import region_times, uniform
+from graphopt.calibration import input_specs, load_dataset
+from graphopt.calibration.shapes import infer
+from graphopt.ir import Graph, to_proto
+from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.insert_qdq import InsertQdq
+from graphopt.passes.quantize_weights import QuantizeWeights
+from graphopt.pipeline import Context
+from graphopt.report import inspect_model
+from graphopt.targets import TARGETS, find_target
+from tests.support.regions import plan_assigned, planned_graph, random_assignment
+from tests.zoo.conftest import ROOT, entry, names, samples
+
+pytestmark = pytest.mark.skipif(not ROOT, reason="needs the models that GRAPHOPT_ZOO points at")
+
+SMALL = [n for n in names() if n in ("kws_dscnn", "resnet8_cifar10", "yunet_n_320", "ppocr_v2_cls")]
+
+
+@functools.cache
+def simplified(name: str, target: str) -> onnx.ModelProto:
+    return graphopt.optimize(str(entry(name).path), target=target, preset="float").model
+
+
+def calibrated(name: str, target: str) -> tuple[Graph, Regions, Context]:
+    """The float graph, planned in 8 bits with ranges."""
+    graph, regions = planned_graph(simplified(name, target), find_target(target))
+    data = load_dataset(samples(name)[:1], input_specs(simplified(name, target)))
+    ctx = Context(target=find_target(target), calibration=data)
+    Calibrate(method="minmax").run(graph, ctx)
+    return graph, regions, ctx
+
+
+def problem(regions: Regions, costs: Costs) -> Problem:
+    choices = {region.name: region.precisions for region in regions.regions}
+    return Problem(regions, choices, Sensitivity("weights", {}, {}), costs)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", SMALL)
+def test_bytes_are_those_of_the_written_model(name: str, target: str) -> None:
+    """But for scales and zero points of activations, and biases that planning adds: less than 2 %."""
+    graph, regions, ctx = calibrated(name, target)
+    costs = size_costs(graph, regions)
+    whole = sum(c.nbytes for scope in graph.walk() for c in scope.constants)
+    assert evaluate(problem(regions, costs), uniform(regions, "float32")).cost == whole
+    assignment = random_assignment(regions, random.Random(name))
+    plan_assigned(graph, find_target(target), regions, assignment, graph.plan.copy())
+    # Planning may quantize a tensor that nobody read so before.
+    Calibrate(method="minmax").run(graph, ctx)
+    QuantizeWeights().run(graph, ctx)
+    InsertQdq().run(graph, ctx)
+    graph.sort()
+    written = sum(c.nbytes for scope in graph.walk() for c in scope.constants)
+    assert evaluate(problem(regions, costs), assignment).cost == pytest.approx(written, rel=0.02)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_layer_s_multiply_accumulates_are_lost(name: str) -> None:
+    graph, regions, _ = calibrated(name, "onnxruntime")
+    shapes = infer(to_proto(graph), {n: v.shape for n, v in samples(name)[0].items()}).shapes
+    costs = bit_costs(graph, regions, shapes)
+    assert total_macs(costs) == inspect_model(graph, name).macs
+    assert evaluate(problem(regions, costs), uniform(regions, "float32")).cost == 32 * total_macs(costs)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", SMALL)
+def test_no_kernel_s_time_is_lost(name: str, target: str) -> None:
+    """In float and in 8 bits: every convolution has a time, and what belongs to no region is less than 3 %."""
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    profile = find_engine(find_target(target)).profile
+    assert profile is not None
+    graph, regions, ctx = calibrated(name, target)
+    floating = to_proto(graph)
+    QuantizeWeights().run(graph, ctx)
+    InsertQdq().run(graph, ctx)
+    graph.sort()
+    for model, precision in ((floating, "float32"), (to_proto(graph), "int8")):
+        found = region_times(profile(model, samples(name)[:1], 1, 0.05), regions, uniform(regions, precision, model))
+        assert found.fixed <= 0.03 * found.total
+        assert all(found.regions[region.name] > 0 for region in regions.regions if region.op == "Conv")
