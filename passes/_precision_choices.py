@@ -12,13 +12,13 @@ from graphopt.quant.precision_rules import PinnedPrecision, matching
 
 STORED = frozenset(name for name, p in PRECISIONS.items() if p.form == FLOAT and name != FLOAT)
 """Those of weights alone: the arithmetic stays in float32, so that they save bytes, and no time."""
-# 16-bit activations are planned for a whole model (`plan-quantization`), not by region.
-_WHOLE_MODEL = frozenset({"int16x8"})
+# As small as int8, with less error, and in LiteRT's kernels on a CPU slower than float32: for those who ask for it.
+_ON_REQUEST = frozenset({"int16x8"})
 
 
 def saving(kind: CostKind, available: Collection[str]) -> tuple[str, ...]:
     """The precisions that can save this kind of cost."""
-    no_use = _WHOLE_MODEL | (STORED if kind == "latency" else frozenset[str]())
+    no_use = _ON_REQUEST | (STORED if kind == "latency" else frozenset[str]())
     return tuple(name for name in available if name not in no_use)
 
 

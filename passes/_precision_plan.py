@@ -49,7 +49,7 @@ def carry_out(
             # Of a region whose weights alone are stored in it only the linear node is meant.
             nodes = (region.name,) if precision in STORED else region.nodes
             graph.plan.precisions.update(dict.fromkeys(nodes, precision))
-    if any(entry.range is None for entry in graph.plan) and ctx.calibration is not None:
+    if graph.plan.without_range() and ctx.calibration is not None:
         # The ranges file, if there is one, can't know tensors that weren't planned before.
         Calibrate().run(graph, replace(ctx, ranges=None))
     return realised(graph, regions)
