@@ -140,14 +140,16 @@ def is_integer_read(grids: tuple[Grid, ...]) -> bool:
 
 
 def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
-    """What the model's maker left in float: layers of which neither weight nor activation is quantized, and operators
-    that combine nothing quantized with the result of a float operator, where integers gain nothing, or that planning
-    finds fragile.
+    """What the model's maker left in float: layers of which neither weight nor activation is quantized, or that are
+    kept apart from what is behind them, where the target would mistake their type; and operators that combine nothing
+    quantized with the result of a float operator, where integers gain nothing, or that planning finds fragile.
     """
     delicate = fragile(skeleton.graph, target)
 
     def kept(node: Node) -> bool:
         rule = target.rules.get(node.op) if node.is_standard else None
+        if target.mistakes_products and _is_identity(node):
+            return True
         if not node.is_op(*LINEAR):
             read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
             if node in delicate:
@@ -157,9 +159,17 @@ def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
             return not read and any(_is_float_result(skeleton.graph, target, t) for _, t in node.present_inputs())
         linear = linear_view(skeleton.graph, node)
         indices = (0, 1) if linear is None else (linear.data_index, linear.weight_index)
+        behind = skeleton.graph.sole_consumer(node.outputs[0])
+        if target.mistakes_products and behind is not None and _is_identity(behind):
+            indices = indices[1:]
         return not any(is_integer_read(skeleton.read(node, i)) for i in indices)
 
     return kept
+
+
+def _is_identity(node: Node) -> bool:
+    """Whether it is a LeakyRelu that changes nothing: it keeps a product's type apart from what is behind it."""
+    return node.is_op("LeakyRelu") and node.attr("alpha", 0.01) == 1.0
 
 
 def _is_float_result(graph: Graph, target: Target, tensor: Tensor) -> bool:
