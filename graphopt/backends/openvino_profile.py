@@ -1,8 +1,8 @@
 """The time of each layer that OpenVINO runs on the CPU, from its own counters (PERF_COUNT).
 
 A counter is a layer's mean over all runs of a compiled model, in whole microseconds (measured with 2026.4: quick layers
-count 0), so half of one is added. It can't be reset: what the first runs took (a FullyConnected's 800 times what it
-takes later) is subtracted, and since a run that met another program's work stays in it, the model is compiled several
+count 0), so half of one is added. It can't be reset: what the first runs took (milliseconds for a FullyConnected of
+microseconds) is subtracted, and since a run that met another program's work stays in it, the model is compiled several
 times, and a layer's time is what the fastest copies say.
 """
 

@@ -18,7 +18,7 @@ from graphopt.analysis.regions import find_regions
 from graphopt.backends import region_latency
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import LITERT, ONNXRUNTIME, OPENVINO, Engine
-from graphopt.backends.kernel_times import KernelTime, undisturbed
+from graphopt.backends.kernel_times import Correction, KernelTime, undisturbed
 from graphopt.backends.latency import undisturbed_seconds
 from graphopt.backends.region_latency import latency_costs
 from graphopt.backends.region_times import needed, region_times, uniform
@@ -145,6 +145,27 @@ def test_undisturbed_is_the_mean_of_the_fastest_tenth() -> None:
 def named(source: onnx.ModelProto) -> onnx.ModelProto:
     """With names for nodes, as every graph has that passes ran on."""
     return to_proto(from_proto(source))
+
+
+@pytest.mark.parametrize(
+    ("profiled", "seconds", "expected"),
+    [
+        # Each loses 1; one that took no time has none to lose.
+        ((3.0, 5.0, 0.0), 6.0, (2.0, 4.0, 0.0)),
+        # The quickest has only 1 to lose, the rest is scaled.
+        ((1.0, 5.0), 2.0, (0.0, 2.0)),
+        # What the profile didn't see is scaled too.
+        ((1.0, 3.0), 8.0, (2.0, 6.0)),
+        ((2.0, 2.0), 1.0, (0.5, 0.5)),
+    ],
+)
+def test_profiling_costs_each_kernel_as_much(
+    profiled: tuple[float, ...], seconds: float, expected: tuple[float, ...]
+) -> None:
+    rows = [KernelTime(str(k), "Conv", (), (), (str(k),), taken) for k, taken in enumerate(profiled)]
+    correction = Correction.to(rows, seconds)
+    assert tuple(row.seconds for row in correction.of(rows)) == pytest.approx(expected)
+    assert Correction.to([], 1.0).of([]) == []
 
 
 NETWORK = named(
