@@ -69,6 +69,7 @@ TENSORRT = Target(
     breaches=breaches.TENSORRT,
     # Read from plans for SM80 to SM120: Conv, ConvTranspose, Gemm and MatMul, float16 and bfloat16.
     fuses_casts=True,
+    # fp8 (Q/DQ of E4M3) builds for SM89 and SM120, and is refused for SM86; nothing here plans it.
     precisions={
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
