@@ -155,8 +155,9 @@ def optimize(
     watching: list[Instrument] = [timing] if time_passes else []
     watching += [] if pass_limit is None else [Limit(pass_limit)]
     watching += [Reproducer(dump_dir), Verify()]
-    watching += [Numerics()] if check_numerics else []
-    watching += [] if dump_dir is None else [Dump(dump_dir, models=dump_onnx)]
+    numerics = Numerics() if check_numerics else None
+    watching += [] if numerics is None else [numerics]
+    watching += [] if dump_dir is None else [Dump(dump_dir, models=dump_onnx, numerics=numerics)]
     if print_ir_after or print_ir_after_all:
         watching.append(PrintIr(() if print_ir_after_all else options.split(print_ir_after)))
     try:

@@ -65,5 +65,8 @@ class Instrument:
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """`pass_` ran; `graph` is sorted."""
 
+    def finish(self, graph: Graph, ctx: Context) -> None:
+        """All passes have run."""
+
     def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
         """`pass_` raised `error`, or an instrument did around it. `graph` may be broken."""

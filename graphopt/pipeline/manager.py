@@ -49,6 +49,9 @@ class PassManager:
                 raise
             finally:
                 ctx.remarks.current = ""
+        for instrument in reversed(self.instruments):
+            with _bugs_are_ours(f"{type(instrument).__name__} at the end"):
+                instrument.finish(graph, ctx)
         return records
 
     def _run_one(self, pass_: Pass, index: int, graph: Graph, ctx: Context) -> PassRecord:

@@ -64,7 +64,23 @@ def test_a_right_pass_satisfies_the_verifier() -> None:
 def test_dump_writes_what_changed_and_every_remark(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "dumps"
     PassManager([Nothing(), DropIdentity()], [Dump(folder)]).run(toy_graph(), Context())
-    assert sorted(f.name for f in folder.iterdir()) == ["000_input.txt", "002_drop-identity.txt", "remarks.jsonl"]
+    assert sorted(f.name for f in folder.iterdir()) == [
+        "000_input.txt",
+        "002_drop-identity.diff",
+        "002_drop-identity.txt",
+        "index.html",
+        "passes.jsonl",
+        "remarks.jsonl",
+    ]
+    diff = (folder / "002_drop-identity.diff").read_text().splitlines()
+    assert [line for line in diff if line.startswith("-") and "Identity" in line]
+    figures = [json.loads(line) for line in (folder / "passes.jsonl").read_text().splitlines()]
+    assert [(f["index"], f["pass"], f["changed"]) for f in figures] == [
+        (1, "nothing", False),
+        (2, "drop-identity", True),
+    ]
+    page = (folder / "index.html").read_text()
+    assert 'href="002_drop-identity.diff"' in page
     assert "Identity" in (folder / "000_input.txt").read_text()
     assert "Identity" not in (folder / "002_drop-identity.txt").read_text()
     remarks = [json.loads(line) for line in (folder / "remarks.jsonl").read_text().splitlines()]
@@ -78,7 +94,12 @@ def test_dump_and_verify_see_a_change_of_the_plan_alone(tmp_path: Path) -> None:
     ctx = Context(target=find_target("openvino"))
     PassManager([MakePlan("a")], [Verify(), Dump(tmp_path, models=True)]).run(toy_graph(), ctx)
     names = sorted(f.name for f in tmp_path.iterdir())
-    assert names == ["000_input.onnx", "000_input.txt", "001_make-plan.txt", "remarks.jsonl"]
+    assert [n for n in names if n[0] == "0"] == [
+        "000_input.onnx",
+        "000_input.txt",
+        "001_make-plan.diff",
+        "001_make-plan.txt",
+    ]
     with pytest.raises(InternalError, match=r"make-plan.*\[plan\].*gone"):
         PassManager([MakePlan("gone")], [Verify()]).run(toy_graph(), ctx)
 

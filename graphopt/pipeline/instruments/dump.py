@@ -1,14 +1,18 @@
-"""Write the graph as text after every pass, and every remark, into a folder.
+"""Write the graph as text after every pass, what changed, and every remark, into a folder.
 
-    000_input.txt   001_fold-constants.txt   002_remove-noops.txt   …   remarks.jsonl
+    index.html              all passes on one page: time, memory, what changed, what was done and declined, and why
+    000_input.txt           the graph as it came
+    001_fold-constants.txt  the graph after pass 1      001_fold-constants.diff   against the text before
+    passes.jsonl            figures of every pass       remarks.jsonl             every remark, one JSON object a line
 
-Numbers are places in the pipeline; 000 is the graph as it came. A pass that changed neither graph nor plan writes no
-file: its text is that of the file before. When a pass fails, its number holds the graph as the failure left it.
+Numbers are places in the pipeline. A pass that changed neither graph nor plan writes no text: it is that of the file
+before. When a pass fails, its number holds the graph as the failure left it.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,20 +22,28 @@ from graphopt.ir import Graph
 from graphopt.ir.printer import print_graph
 from graphopt.ir.write import save
 from graphopt.pipeline.instrument import Failure, Instrument, PassRecord
+from graphopt.pipeline.instruments.dump_page import DumpedPass, dump_page
+from graphopt.pipeline.instruments.numerics import Numerics
+from graphopt.pipeline.instruments.text_diff import text_diff
+from graphopt.pipeline.memory import peak_memory
 from graphopt.pipeline.passes import Context, Pass
+from graphopt.pipeline.remarks import Remark
 
 
 class Dump(Instrument):
     """Writes into `folder`, which is made when it isn't there; files of the same names are replaced, others stay.
 
-    `models`: also write each graph as a model, `NNN_pass.onnx`.
+    Args:
+        folder: where to.
+        models: also write each graph as a model, `NNN_pass.onnx`.
+        numerics: the instrument of the same run that compares outputs, whose results go into the pages.
     """
 
-    def __init__(self, folder: Path, *, models: bool = False) -> None:
+    def __init__(self, folder: Path, *, models: bool = False, numerics: Numerics | None = None) -> None:
         self.folder = folder
         self.models = models
-        self._said = 0
-        self._text = ""
+        self.numerics = numerics
+        self._begin()
 
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
         """Make the folder and write the input.
@@ -39,37 +51,68 @@ class Dump(Instrument):
         Raises:
             ConfigError: the folder can't be made.
         """
+        self._begin()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "remarks.jsonl").write_text("", encoding="utf-8")
+            for name in ("remarks.jsonl", "passes.jsonl"):
+                (self.folder / name).write_text("", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"can't write into the dump folder '{self.folder}' ({error.strerror})") from error
-        self._said = 0
-        self._text = ""
+        self._title = graph.name
         self._remarks(0, ctx)
         self._graph("000_input", graph, with_model=self.models)
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Write the graph if the pass changed it or its plan, and what the pass said."""
-        self._remarks(record.index, ctx)
-        self._graph(f"{record.index:03}_{record.name}", graph, with_model=self.models and record.changed)
+        began = time.perf_counter()
+        remarks = self._remarks(record.index, ctx)
+        stem = f"{record.index:03}_{record.name}"
+        diff = self._graph(stem, graph, with_model=self.models and record.changed)
+        checked = self.numerics is not None and record.index in self.numerics.checked
+        found = DumpedPass(
+            record, remarks, stem if diff else "", diff, checked, peak_memory(), time.perf_counter() - began
+        )
+        self._passes.append(found)
+        with (self.folder / "passes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found.to_dict(), ensure_ascii=False, default=str) + "\n")
+
+    def finish(self, graph: Graph, ctx: Context) -> None:
+        """Write the page."""
+        self._page("")
 
     def on_failure(self, pass_: Pass, index: int, graph: Graph, ctx: Context, error: Failure) -> None:
         """Write what the pass said, and the graph as it is, as text only: it may be no model any more."""
         self._remarks(index, ctx)
+        self._page(f"pass {index}, {pass_.name}, failed: {error}")
         (self.folder / f"{index:03}_{pass_.name}.txt").write_text(print_graph(graph), encoding="utf-8")
 
-    def _graph(self, name: str, graph: Graph, *, with_model: bool) -> None:
-        text = print_graph(graph)
-        if text != self._text:
+    def _begin(self) -> None:
+        self._said = 0
+        self._text = self._title = ""
+        self._passes: list[DumpedPass] = []
+
+    def _graph(self, name: str, graph: Graph, *, with_model: bool) -> str:
+        """Write the text if it isn't the last one; returns how it differs from that."""
+        text, last = print_graph(graph), self._text
+        diff = ""
+        if text != last:
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
             self._text = text
+            if last:
+                diff = text_diff(last, text, name)
+                (self.folder / f"{name}.diff").write_text(diff, encoding="utf-8")
         if with_model:
             save(graph, self.folder / f"{name}.onnx")
+        return diff
 
-    def _remarks(self, index: int, ctx: Context) -> None:
+    def _remarks(self, index: int, ctx: Context) -> tuple[Remark, ...]:
         """Append the remarks made since last time, one JSON object a line."""
+        new = tuple(ctx.remarks.items[self._said :])
         with (self.folder / "remarks.jsonl").open("a", encoding="utf-8") as file:
-            for remark in ctx.remarks.items[self._said :]:
+            for remark in new:
                 file.write(json.dumps({"index": index, **asdict(remark)}, ensure_ascii=False) + "\n")
         self._said = len(ctx.remarks.items)
+        return new
+
+    def _page(self, failure: str) -> None:
+        (self.folder / "index.html").write_text(dump_page(self._title, self._passes, failure), encoding="utf-8")

@@ -1,0 +1,74 @@
+"""The page of a dump: every pass with its figures, remarks and difference. Opens from disk, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from graphopt.pipeline.instrument import PassRecord
+from graphopt.pipeline.remarks import Remark
+
+# A page with all lines of a large model opens slowly; the .diff beside it has them all.
+_SHOWN_LINES = 400
+
+
+@dataclass(frozen=True)
+class DumpedPass:
+    """One pass, as it is written.
+
+    Attributes:
+        record: its figures.
+        remarks: what it said.
+        stem: name of its .txt and .diff; "" where it changed nothing.
+        diff: against the text before.
+        checked: its outputs were compared with those before, and are the same.
+        peak_memory: bytes that the process had taken by then at most; None where that isn't known.
+        dump_seconds: what writing all this took.
+    """
+
+    record: PassRecord
+    remarks: tuple[Remark, ...]
+    stem: str
+    diff: str
+    checked: bool
+    peak_memory: int | None
+    dump_seconds: float
+
+    @property
+    def lines(self) -> list[str]:
+        """The first lines of the difference, without its head."""
+        return self.diff.splitlines()[2 : 2 + _SHOWN_LINES]
+
+    @property
+    def hidden(self) -> int:
+        """How many lines of the difference are left out."""
+        return max(0, len(self.diff.splitlines()) - 2 - _SHOWN_LINES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its figures as plain data; remarks are in a file of their own."""
+        r = self.record
+        return {
+            "index": r.index,
+            "pass": r.name,
+            "options": dict(r.options),
+            "seconds": r.seconds,
+            "changed": r.changed,
+            "nodes": [r.nodes_before, r.nodes_after],
+            "bytes": [r.bytes_before, r.bytes_after],
+            "remarks": dict(r.remarks),
+            "numerics": "same outputs" if self.checked else None,
+            "peak_memory": self.peak_memory,
+            "dump_seconds": self.dump_seconds,
+        }
+
+
+def dump_page(title: str, passes: Sequence[DumpedPass], failure: str) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment  # only a dump needs it
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    source = files("graphopt.pipeline.instruments").joinpath("dump_page.html").read_text(encoding="utf-8")
+    whole = sum(p.record.seconds for p in passes) or 1.0
+    return environment.from_string(source).render(title=title, passes=passes, failure=failure, whole=whole)
