@@ -6,8 +6,8 @@ A tensor is stored in the type of what makes it, and cast once for all readers t
 converted instead of cast. What nested graphs read stays float32.
 
 TensorRT-RTX fuses Cast → Conv: f32 → Cast into a convolution whose operands are 16 bits wide, its weights too: those
-beyond float16 become infinite. A Clip without bounds in front of the second Cast prevents that, and is computed where
-the Cast is, so that it costs nothing:
+beyond float16 become infinite (`analysis.lone_layers`). A Clip without bounds in front of the second Cast prevents
+that, and is computed where the Cast is, so that it costs nothing:
 
     x: f16 → Cast → Conv: f32 → Cast → y      →      x: f16 → Cast → Conv: f32 → Clip → Cast → y
 """
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.analysis.lone_layers import lone_layer
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, is_fixed
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.float_parameters import FloatParameters
-from graphopt.ir.ops import LINEAR, MOVES_VALUES
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -99,31 +99,14 @@ class _Islands:
         """Put a Clip between each linear node that reads what was cast from the type, and its Cast back to it."""
         found: dict[Node, None] = {}
         for cast in self.casts:
-            node = self._linear_before(cast.inputs[0]) if cast.outputs[0].dtype == self.dtype else None
-            if node is not None and any(self._was_low(tensor) for tensor in node.inputs):
+            node = lone_layer(self.graph, cast)
+            if node is not None:
                 source = cast.inputs[0]
                 clipped = self.graph.variable_like(source)
                 self.graph.add_node("Clip", [source], [clipped], hint=f"{node.name}_stays_{_FLOAT32}")
                 self.graph.set_input(cast, 0, clipped)
                 found[node] = None
         return list(found)
-
-    def _linear_before(self, tensor: Tensor) -> Node | None:
-        """The linear node that makes the tensor, but for a constant added to it and moves of its values."""
-        node = self.graph.producer(tensor)
-        while node is not None and not node.is_op(*LINEAR):
-            variables = [t for t in node.inputs if not isinstance(t, Constant)]
-            if not node.is_op("Add", *MOVES_VALUES) or len(variables) != 1:
-                return None
-            node = self.graph.producer(variables[0])
-        return node
-
-    def _was_low(self, tensor: Tensor) -> bool:
-        """Whether it comes out of one of the Casts, but for moves of its values."""
-        node = self.graph.producer(tensor)
-        while node is not None and node not in self.casts and node.is_op(*MOVES_VALUES):
-            node = self.graph.producer(node.inputs[0])
-        return node in self.casts
 
     def _wanted(self, node: Node, index: int) -> np.dtype[Any] | None:
         """The type that a use of a float32 tensor takes; None for the Casts that are put in here."""

@@ -119,6 +119,9 @@ TENSORRT: Mapping[str, Breach] = {
     "float-output": _warning("the operator reads integers and writes float (TensorRT documentation)"),
     "inside-kernel": _warning("the two aren't fused (TensorRT documentation, Q/DQ placement recommendations)"),
     "residual-fusion": _warning("Add isn't fused with the convolution (TensorRT documentation, Q/DQ placement)"),
+    "lone-float32": _warning(
+        "TensorRT-RTX computes it in 16 bits, with its weights in them: those beyond float16 become infinite"
+    ),
 }
 
 _SPEC = "LiteRT 8-bit quantization specification"

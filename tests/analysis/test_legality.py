@@ -342,7 +342,22 @@ def pair_at_the_end(p: Planted) -> None:
     p.pair("logits", ["y"], dtype=np.int8)
 
 
+def alone_between_casts(p: Planted) -> None:
+    p.float_constant("W4_dequantized")
+    gemm = p.producer("y")
+    data = gemm.input[0]
+    gemm.input[0], gemm.output[0] = "single", "scores"
+    p.insert(
+        gemm,
+        helper.make_node("Cast", [data], ["half"], "to_half", to=onnx.TensorProto.FLOAT16),
+        helper.make_node("Cast", ["half"], ["single"], "from_half", to=onnx.TensorProto.FLOAT),
+    )
+    p.model.graph.node.append(helper.make_node("Cast", ["scores"], ["narrow"], "back", to=onnx.TensorProto.FLOAT16))
+    p.model.graph.node.append(helper.make_node("Cast", ["narrow"], ["y"], "out", to=onnx.TensorProto.FLOAT))
+
+
 CASES = (
+    Case("lone-float32", "tensorrt", alone_between_casts, "scores"),
     Case("scale-rank", "tensorrt", scale_of_shape_one, "c1"),
     Case("scale-rank", "onnxruntime", scale_of_shape_one, "c1"),
     Case("scale-value", "openvino", subnormal_scale, "c1"),

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+import graphopt
 from graphopt.backends.planned import planned_nodes
 from graphopt.errors import ConfigError, InternalError, PassError
 from graphopt.ir import Graph, from_proto, load, to_proto
@@ -116,17 +117,42 @@ def test_tensorrt_computes_what_was_assigned(regions: Quantized, capability: str
     }  # fmt: skip
 
 
-def test_a_lone_layer_is_kept_in_float32(regions: Quantized) -> None:
-    """Without the Clip its weights would be float16: 1e6 is infinite there."""
-    (clip,) = [n for n in regions.after.graph.node if n.op_type == "Clip"]
-    assert (clip.input[0], len(clip.input)) == ("c", 1)
-    bare = onnx.ModelProto()
-    bare.CopyFrom(regions.after)
-    gone = next(n for n in bare.graph.node if n.op_type == "Clip")
+def without_clip(net: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto.FromString(net.SerializeToString())
+    (gone,) = [n for n in bare.graph.node if n.op_type == "Clip"]
     for node in bare.graph.node:
         node.input[:] = [gone.input[0] if name == gone.output[0] else name for name in node.input]
     bare.graph.node.remove(gone)
+    return bare
+
+
+def test_a_lone_layer_is_kept_in_float32(regions: Quantized) -> None:
+    (clip,) = [n for n in regions.after.graph.node if n.op_type == "Clip"]
+    assert (clip.input[0], len(clip.input)) == ("c", 1)
+    assert graphopt.lint(regions.after, target="tensorrt") == []
+    bare = without_clip(regions.after)
+    assert [(f.rule, f.node) for f in graphopt.lint(bare, target="tensorrt")] == [("lone-float32", "c")]
     assert built(bare)["c"] == "float16"
+
+
+def test_weights_of_a_lone_layer_stay_finite() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from graphopt.backends.tensorrt.build import build
+
+    net = chain(3)
+    large = next(i for i in net.graph.initializer if i.name == "w1")
+    large.CopyFrom(onnx.numpy_helper.from_array(np.where(np.eye(32) > 0, 1e6, -1e6).astype(np.float32), "w1"))
+    after = assign(net, m0="float16", m1="float32", m2="float16").after
+
+    def infinite(model: onnx.ModelProto) -> int:
+        """Halves in the plan that are ±∞."""
+        plan = build(model, "SM86").plan
+        assert plan is not None
+        halves = (np.frombuffer(plan[k : k + (len(plan) - k) // 2 * 2], np.uint16) for k in (0, 1))
+        return max(int(np.isin(h, (0x7C00, 0xFC00)).sum()) for h in halves)
+
+    assert infinite(after) < 32 * 32
+    assert infinite(without_clip(after)) >= 32 * 32
 
 
 def chain(count: int) -> onnx.ModelProto:

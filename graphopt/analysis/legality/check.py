@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphopt.analysis.legality.blocks import check_blocks
+from graphopt.analysis.legality.casts import check_casts
 from graphopt.analysis.legality.finding import RULES, Finding
 from graphopt.analysis.legality.heads import check_heads
 from graphopt.analysis.legality.misreads import check_constants, check_counted_pads, check_joins
@@ -41,6 +42,7 @@ _CHECKS: tuple[Check, ...] = (
     check_counted_pads,
     check_constants,
     check_heads,
+    check_casts,
 )
 
 

@@ -129,6 +129,9 @@ _RULES = (
     Rule("pair-behind-move", "Q/DQ on both sides of an operator that only moves values",
          "keep the pair before it", True),
     Rule("useless-pair", "Q/DQ whose readers all compute in float", "take it out", True),
+    # Where types change.
+    Rule("lone-float32", "a float32 layer alone between Casts from and to 16 bits",
+         "put a Clip without bounds before the second Cast", False),
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {rule.id: rule for rule in _RULES}
