@@ -35,7 +35,7 @@ _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
 # take three to five times as long as a small network itself, whose operators are over sooner than a sum of squares.
 _ENOUGH, _MOST_TURNS = 32, 4
 # At least so many samples, and an eighth of them, show how errors add up.
-_ADDED_UP = 16
+_ADDED_UP = 8
 
 
 def measure_local(

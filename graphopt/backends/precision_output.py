@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import Any
 
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from graphopt.backends.layer_gains import float_ends
 from graphopt.backends.precision_local import in_parts
@@ -21,10 +22,11 @@ from graphopt.backends.precision_metrics import Measure, OutputMetric, measure
 from graphopt.calibration import Dataset, Feed
 from graphopt.calibration.budget import default_budget
 from graphopt.calibration.lanes import in_lanes, lanes_of
+from graphopt.calibration.precision_copies import open_copies
 from graphopt.calibration.precision_powers import require_finite
 from graphopt.calibration.precision_segments import Piece, Segment, float_piece, segments
 from graphopt.calibration.precision_sources import Identity, Source
-from graphopt.calibration.session import open_session, run_session
+from graphopt.calibration.session import run_session
 from graphopt.calibration.shapes import Inferred, infer
 from graphopt.calibration.weights import Detached, detached
 from graphopt.errors import ConfigError
@@ -154,5 +156,5 @@ class _Run:
 
         return in_lanes(run, held, self._lanes)
 
-    def _open(self, piece: Piece, values: Mapping[str, Sequence[NDArray[Any]]]) -> Any:
-        return open_session(piece.fed_like(values), threads=self._threads, integers=False)
+    def _open(self, piece: Piece, values: Mapping[str, Sequence[NDArray[Any]]]) -> InferenceSession:
+        return open_copies(piece.fed_like(values), threads=self._threads)

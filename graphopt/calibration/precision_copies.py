@@ -13,11 +13,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnxruntime import InferenceSession
 
 from graphopt.calibration.instrument import unused_prefix
 from graphopt.calibration.precision_sources import Rounding, Source
 from graphopt.calibration.prefix import reads
+from graphopt.calibration.session import open_session
 from graphopt.calibration.weights import Detached, stored
+from graphopt.errors import UnsupportedError
 from graphopt.quant import QuantParams
 
 _FLOAT_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
@@ -159,6 +162,19 @@ class Copies:
     def _fresh(self) -> str:
         self._count += 1
         return f"{self._prefix}{self._count}"
+
+
+def open_copies(model: Detached, *, threads: int | None) -> InferenceSession:
+    """A session in which operators between Q/DQ compute in float.
+
+    Raises:
+        UnsupportedError: onnxruntime can't load the model.
+    """
+    try:
+        return open_session(model, threads=threads, integers=False)
+    except UnsupportedError:
+        # It fuses Casts into a LayerNormalization of halves, for which its CPU has no kernel (1.31).
+        return open_session(model, threads=threads, integers=False, optimize="basic")
 
 
 def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

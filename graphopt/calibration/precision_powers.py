@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.calibration.lanes import in_lanes
-from graphopt.calibration.precision_copies import Copies
+from graphopt.calibration.precision_copies import Copies, open_copies
 from graphopt.calibration.samples import Feed
-from graphopt.calibration.session import open_session, run_session
+from graphopt.calibration.session import run_session
 from graphopt.errors import CalibrationError
 
 
@@ -41,7 +41,7 @@ class Powers:
         self._names = list(dict.fromkeys([*(exact for _, exact in pairs), *extra]))
         for name in self._names:
             copies.squares(name)
-        self._session = open_session(copies.finished(), threads=threads, integers=False)
+        self._session = open_copies(copies.finished(), threads=threads)
         self._total = np.zeros(len(self._pairs) + len(self._names))
         self.samples = 0
 

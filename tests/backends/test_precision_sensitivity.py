@@ -20,6 +20,8 @@ from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization, plan_again
 from graphopt.pipeline import Context
 from graphopt.pipeline.manager import PassManager
+from graphopt.quant import dequantize, quantize
+from graphopt.quant.block_scales import block_scheme, solve_blocks
 from graphopt.targets import find_target
 from tests.support.one_source import loss, with_tensor, with_weights
 from tests.support.quantization import model, quantize_model
@@ -79,9 +81,59 @@ BRANCHING = model(
     "float[1,5,5,5] y",
     w0=(4, 3, 3, 3), w1=(4, 4, 1, 1), w2=(5, 4, 1, 1),
 )  # fmt: skip
+SKIPS = model(
+    """c0 = Conv <pads = [1,1,1,1]> (x, w0)
+       r0 = Relu (c0)
+       c1 = Conv <pads = [1,1,1,1]> (r0, w1)
+       r1 = LeakyRelu <alpha = 0.1> (c1)
+       c2 = Conv <pads = [1,1,1,1]> (r1, w2)
+       k2 = HardSigmoid (c2)
+       r2 = Mul (c2, k2)
+       c3 = Conv <pads = [1,1,1,1]> (r2, w3)
+       j1 = Concat <axis = 1> (c3, r1)
+       c4 = Conv <pads = [1,1,1,1]> (j1, w4)
+       r4 = Relu (c4)
+       c5 = Conv <pads = [1,1,1,1]> (r4, w5)
+       a5 = Add (c5, r0)
+       c6 = Conv <pads = [1,1,1,1]> (a5, w6)
+       j2 = Concat <axis = 1> (c6, r0, x)
+       y = Conv (j2, w7)
+       z = Softmax <axis = 1> (c6)""",
+    "float[1,3,6,6] x",
+    "float[1,4,6,6] y, float[1,4,6,6] z",
+    w0=(4, 3, 3, 3), w1=(4, 4, 3, 3), w2=(4, 4, 3, 3), w3=(4, 4, 3, 3), w4=(4, 8, 3, 3), w5=(4, 4, 3, 3),
+    w6=(4, 4, 3, 3), w7=(4, 11, 1, 1),
+)  # fmt: skip
+NORM = model(
+    """a = MatMul (x, w0)
+       m = ReduceMean <axes = [-1]> (a)
+       d = Sub (a, m)
+       two = Constant <value_float = 2.0> ()
+       q = Pow (d, two)
+       v = ReduceMean <axes = [-1]> (q)
+       eps = Constant <value_float = 1e-5> ()
+       e = Add (v, eps)
+       s = Sqrt (e)
+       n = Div (d, s)
+       g = Mul (n, w1)
+       h = Add (g, b1)
+       y = MatMul (h, w2)""",
+    "float[1,5,8] x",
+    "float[1,5,4] y",
+    w0=(8, 16), w1=(16,), b1=(16,), w2=(16, 4),
+)  # fmt: skip
+for _stored in SKIPS.graph.initializer:
+    _values = onnx.numpy_helper.to_array(_stored)
+    _stored.CopyFrom(onnx.numpy_helper.from_array(_values / np.float32(_values[0].size ** 0.5), _stored.name))
 # A value near the middle between two steps falls to either side with the last bits of float32.
 NEAR = 0.02
-NETWORKS = {"chain": (CHAIN, (0, 1)), "shared": (SHARED, (0,)), "branching": (BRANCHING, (0,))}
+NETWORKS = {
+    "chain": (CHAIN, (0, 1)),
+    "shared": (SHARED, (0,)),
+    "branching": (BRANCHING, (0,)),
+    "skips": (SKIPS, (0, 1)),
+    "norm": (NORM, (0,)),
+}
 
 
 def prepared(source: onnx.ModelProto, target: str, count: int = 3) -> tuple[Graph, Regions, Dataset]:
@@ -264,3 +316,19 @@ def test_int16_loses_little() -> None:
         assert any(form == "int16" for _, form in found.tensors)
         assert found.weights["c0_Conv", "int16x8"] == pytest.approx(found.weights["c0_Conv", "int8"], rel=1e-3)
         assert found.weights["c0_Conv", "float16-weights"] < found.weights["c0_Conv", "int8"] / 100
+
+
+def test_4_bit_weights_lose_what_blocks_of_them_lose() -> None:
+    graph, regions, samples = prepared(CHAIN, "openvino")
+    region = next(r for r in regions.regions if r.op == "Gemm")
+    only = Regions((replace(region, precisions=("float32", "int4-weights")),), ())
+    found = measure_sensitivity(graph, only, samples, grade="output")
+    before = to_proto(graph)
+    other = onnx.ModelProto.FromString(before.SerializeToString())
+    stored = next(t for t in other.graph.initializer if t.name == region.weights[0])
+    params = solve_blocks(onnx.numpy_helper.to_array(stored), block_scheme(0, 32))
+    values = dequantize(quantize(onnx.numpy_helper.to_array(stored), params), params)
+    stored.CopyFrom(onnx.numpy_helper.from_array(values, stored.name))
+    expected = loss(before, other, list(samples), (0, 1))
+    assert found.weights[region.name, "int4-weights"] == pytest.approx(expected, rel=NEAR)
+    assert found.weights.keys() == {(region.name, "int4-weights")}
