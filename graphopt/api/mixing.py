@@ -47,6 +47,8 @@ DEFAULT_SQNR_DB = 20.0
 
 # Neighbours of the point found that are timed, too, where it turns out slower than its cost promises.
 _NEIGHBOURS = 2
+# A latency budget is met by what may be within it, but no further off than this part.
+_SLACK = 0.05
 TIMING_SECONDS = 2.5
 """For each candidate that is timed."""
 
@@ -196,7 +198,8 @@ class Mixing:
         if self.budget.kind != "latency" or candidate.latency is None:
             return candidate.cost <= limit * (1 + 1e-6)
         if self.budget.unit == "x":
-            return self.budget.value * (candidate.latency.likely_speedup + candidate.latency.uncertainty) >= 1
+            speed = candidate.latency.likely_speedup
+            return self.budget.value * (speed + min(candidate.latency.uncertainty, _SLACK * speed)) >= 1
         return candidate.latency.seconds <= limit
 
     def _neighbours(self, index: int, clock: Clock | None) -> None:

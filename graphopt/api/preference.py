@@ -1,7 +1,8 @@
-"""Which candidate ships: above the floor, not slower than the original, within the budget, fastest, smallest.
+"""Which candidate ships: above the floor, not slower than the original, fastest, smallest.
 
-What can't be told apart by measuring counts as equally fast: then the smaller one ships, and of two about as small the
-more accurate one. The simplified model ships before the original, which it equals.
+Within a budget it is the one of least error: what may be spent is spent. What can't be told apart by measuring counts as
+equally fast: then the smaller one ships, and of two about as small the more accurate one. The simplified model ships
+before the original, which it equals.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ def prefer(candidates: Sequence[Candidate], *, keep_original: bool = True) -> Pr
     """
     standing = [c for c in candidates if c.holds and (keep_original or c.name != ORIGINAL)]
     pool = [c for c in standing if not is_slower(c)] or standing
-    pool = [c for c in pool if c.within_budget is not False] or pool
     if not pool:
         return None
+    if within := [c for c in pool if c.within_budget]:
+        best = max(within, key=lambda c: (c.sqnr_db, _speed(c), -c.weight_bytes))
+        return Preferred(candidates.index(best), f"the least error within the budget, {_why(best, best, candidates)}")
     fastest = max(pool, key=_speed)
     ties = [c for c in pool if _as_fast(c, fastest)]
     smallest = min(c.weight_bytes for c in ties)
@@ -93,4 +96,6 @@ def _drawback(candidate: Candidate, best: Candidate) -> str:
         return f"is slower than the original ({_speed(candidate):.2f})"
     if candidate.within_budget is False and best.within_budget:
         return "is beyond the budget"
-    return "is slower" if _speed(candidate) < _speed(best) else "is larger, or less accurate"
+    if best.within_budget:
+        return "loses more"
+    return "isn't as fast" if _speed(candidate) < _speed(best) else "is larger, or less accurate"
