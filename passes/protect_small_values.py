@@ -195,7 +195,7 @@ def _culprits(
     for finding in findings:
         blame(coarsest_reads(graph, finding), str(finding))
     known = graph.tensors()
-    nodes = {n.name: n for n in graph.nodes}
+    nodes = {n.name: n for scope in graph.walk() for n in scope.nodes}
     for entry in plan:
         tensor = known[entry.tensor]
         writer = placement.writers.get(tensor)

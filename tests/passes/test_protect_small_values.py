@@ -225,6 +225,23 @@ def test_saved_ranges_give_the_same_model(target: str, make: Callable[[float], C
         assert len(turned(again)) == len(turned(direct)) > 0
 
 
+def test_what_a_nested_graph_reads_of_a_lost_tensor_turns_back_its_writer() -> None:
+    """An integer convolution whose result only an If reads: the If can't be left in float, the convolution can."""
+    body = """c = Conv(x, w)
+        s = ReduceSum<keepdims=0>(c) t = Mul(s, s) b = Greater(t, s)
+        y = If(b) <then_branch = yes () => (float[1,4,8,8] p) { p = Conv(c, v) },
+                   else_branch = no () => (float[1,4,8,8] q) { q = Neg(c) }>"""
+    model = net(body, "float[1,3,8,8] x", "float[1,4,8,8] y", w=normal(4, 3, 1, 1), v=normal(4, 4, 1, 1, seed=1))
+    samples = normal(12, 3, 8, 8)
+    samples[0, 0, 0, 0] = 3000.0
+    result = graphopt.optimize(
+        model, target="onnxruntime", passes=PROTECTED.replace("calibrate", "calibrate{method=minmax}"),
+        calibration_data={"x": samples},
+    )  # fmt: skip
+    assert any(r.op == "Conv" and "8 bits leave" in r.message for r in result.report.remarks)
+    assert not any(node.op_type == "QuantizeLinear" for node in result.model.graph.node)
+
+
 def test_without_samples_it_says_that_it_cannot_tell() -> None:
     case = spectrum(1e-7)
     found = graphopt.calibrate(case.model, {"x": case.samples}, target="openvino", passes=PLAIN)
