@@ -79,6 +79,7 @@ def test_dump_writes_what_changed_and_every_remark(tmp_path: Path) -> None:
         (1, "nothing", False),
         (2, "drop-identity", True),
     ]
+    assert [f["numerics"] for f in figures] == [None, None]
     page = (folder / "index.html").read_text()
     assert 'href="002_drop-identity.diff"' in page
     assert "Identity" in (folder / "000_input.txt").read_text()
@@ -88,6 +89,14 @@ def test_dump_writes_what_changed_and_every_remark(tmp_path: Path) -> None:
         (1, "nothing", "note"),
         (2, "drop-identity", "applied"),
     ]
+
+
+def test_a_dump_tells_which_outputs_were_compared(tmp_path: Path) -> None:
+    numerics = Numerics()
+    PassManager([Nothing(), DropIdentity()], [numerics, Dump(tmp_path, numerics=numerics)]).run(toy_graph(), Context())
+    figures = [json.loads(line) for line in (tmp_path / "passes.jsonl").read_text().splitlines()]
+    assert [f["numerics"] for f in figures] == [None, "same outputs"]
+    assert "the same</tr>" in (tmp_path / "index.html").read_text()
 
 
 def test_dump_and_verify_see_a_change_of_the_plan_alone(tmp_path: Path) -> None:

@@ -68,13 +68,8 @@ class Dump(Instrument):
         remarks = self._remarks(record.index, ctx)
         stem = f"{record.index:03}_{record.name}"
         diff = self._graph(stem, graph, with_model=self.models and record.changed)
-        checked = self.numerics is not None and record.index in self.numerics.checked
-        found = DumpedPass(
-            record, remarks, stem if diff else "", diff, checked, peak_memory(), time.perf_counter() - began
-        )
-        self._passes.append(found)
-        with (self.folder / "passes.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found.to_dict(), ensure_ascii=False, default=str) + "\n")
+        seconds = time.perf_counter() - began
+        self._passes.append(DumpedPass(record, remarks, stem if diff else "", diff, peak_memory(), seconds))
 
     def finish(self, graph: Graph, ctx: Context) -> None:
         """Write the page."""
@@ -115,4 +110,10 @@ class Dump(Instrument):
         return new
 
     def _page(self, failure: str) -> None:
-        (self.folder / "index.html").write_text(dump_page(self._title, self._passes, failure), encoding="utf-8")
+        # Outputs of a pass are compared after this instrument has seen it, so that a failure has its graph here.
+        checked = set[int]() if self.numerics is None else self.numerics.checked
+        lines = [json.dumps(p.to_dict(checked), ensure_ascii=False, default=str) for p in self._passes]
+        (self.folder / "passes.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (self.folder / "index.html").write_text(
+            dump_page(self._title, self._passes, checked, failure), encoding="utf-8"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -23,7 +23,6 @@ class DumpedPass:
         remarks: what it said.
         stem: name of its .txt and .diff; "" where it changed nothing.
         diff: against the text before.
-        checked: its outputs were compared with those before, and are the same.
         peak_memory: bytes that the process had taken by then at most; None where that isn't known.
         dump_seconds: what writing all this took.
     """
@@ -32,7 +31,6 @@ class DumpedPass:
     remarks: tuple[Remark, ...]
     stem: str
     diff: str
-    checked: bool
     peak_memory: int | None
     dump_seconds: float
 
@@ -46,8 +44,8 @@ class DumpedPass:
         """How many lines of the difference are left out."""
         return max(0, len(self.diff.splitlines()) - 2 - _SHOWN_LINES)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its figures as plain data; remarks are in a file of their own."""
+    def to_dict(self, checked: Collection[int]) -> dict[str, Any]:
+        """Its figures as plain data; remarks are in a file of their own. `checked` as in `dump_page`."""
         r = self.record
         return {
             "index": r.index,
@@ -58,17 +56,19 @@ class DumpedPass:
             "nodes": [r.nodes_before, r.nodes_after],
             "bytes": [r.bytes_before, r.bytes_after],
             "remarks": dict(r.remarks),
-            "numerics": "same outputs" if self.checked else None,
+            "numerics": "same outputs" if r.index in checked else None,
             "peak_memory": self.peak_memory,
             "dump_seconds": self.dump_seconds,
         }
 
 
-def dump_page(title: str, passes: Sequence[DumpedPass], failure: str) -> str:
-    """The page as HTML."""
+def dump_page(title: str, passes: Sequence[DumpedPass], checked: Collection[int], failure: str) -> str:
+    """The page as HTML. `checked`: numbers of passes whose outputs were compared with those before, and are the same."""
     from jinja2 import Environment  # only a dump needs it
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     source = files("graphopt.pipeline.instruments").joinpath("dump_page.html").read_text(encoding="utf-8")
     whole = sum(p.record.seconds for p in passes) or 1.0
-    return environment.from_string(source).render(title=title, passes=passes, failure=failure, whole=whole)
+    return environment.from_string(source).render(
+        title=title, passes=passes, checked=checked, failure=failure, whole=whole
+    )
