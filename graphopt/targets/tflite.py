@@ -84,8 +84,7 @@ _FLOAT_IN_16_BITS = frozenset({"DepthToSpace", "HardSwish", "SpaceToDepth"})
 def _in_16_bits(op: str, rule: OpRule) -> OpRule:
     """The rule of the same operator with 16-bit activations."""
     fixed = None if rule.fixed_output is None else (2.0**-15, 0)
-    # A result of 1/32768 keeps what 1/256 would lose of a model's output.
-    conditions = (*(c for c in rule.conditions if c != "inner"), *(("gentle",) if op == "PRelu" else ()))
+    conditions = (*rule.conditions, *(("gentle",) if op == "PRelu" else ()))
     source = "kernels of LiteRT 2.3.0 (tests/backends/litert_writer/test_int16_ops.py)"
     return replace(rule, fixed_output=fixed, conditions=conditions, source=source)
 
