@@ -63,7 +63,7 @@ class DumpedPass:
 
 
 def dump_page(title: str, passes: Sequence[DumpedPass], checked: Collection[int], failure: str) -> str:
-    """The page as HTML. `checked`: numbers of passes whose outputs were compared with those before, and are the same."""
+    """The page as HTML. `checked`: numbers of passes whose outputs were compared and are those before."""
     from jinja2 import Environment  # only a dump needs it
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
