@@ -22,6 +22,7 @@ from benchmarks import (
     litert,
     pruning,
     scaling,
+    sensitivity,
     small_values,
     zoo_int8,
 )
@@ -227,3 +228,17 @@ def test_pruning_targets(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_target_that_cannot_be_reached_says_what_the_least_is(capsys: pytest.CaptureFixture[str]) -> None:
     pruning.main(["targets", "--models", SMALL, "--targets", "onnxruntime", "--samples", "4", "--macs", "0.01"])
     assert "can't be reached by removing channels: the least is" in capsys.readouterr().out
+
+
+@needs_zoo
+def test_sensitivity(capsys: pytest.CaptureFixture[str]) -> None:
+    sensitivity.main(["--models", SMALL, "--light", "--samples", "4", "--rounds", "1", "--rerun", "2"])
+    _, line = capsys.readouterr().out.splitlines()
+    name, target, regions, sources, _, over_plain, of_full_runs, weights, local, output, real = line.split()
+    assert (name, target, regions) == (SMALL, "onnxruntime", "3")
+    assert int(sources) > 3
+    assert float(over_plain) > 0
+    assert float(of_full_runs) > 0
+    assert abs(float(local) - float(real)) < 1
+    assert abs(float(output) - float(real)) < 1
+    assert float(weights) > 20
