@@ -239,6 +239,6 @@ def test_sensitivity(capsys: pytest.CaptureFixture[str]) -> None:
     assert int(sources) > 3
     assert float(over_plain) > 0
     assert float(of_full_runs) > 0
-    assert abs(float(local) - float(real)) < 1
-    assert abs(float(output) - float(real)) < 1
+    assert abs(float(local) - float(real)) < 3
+    assert abs(float(output) - float(real)) < 3
     assert float(weights) > 20
