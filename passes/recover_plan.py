@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, Grid
+from graphopt.analysis.legality.grid import EIGHT_BITS, INT32, SIXTEEN_BITS, Grid
 from graphopt.analysis.legality.scene import is_integer_read
 from graphopt.analysis.legality.skeleton import Skeleton, strip
 from graphopt.analysis.placement import Placement, place
@@ -27,10 +27,11 @@ from graphopt.passes._clamps import restore_clamps
 from graphopt.passes._kept_weights import kept_range
 from graphopt.passes._known_ranges import Ranges, cut_to_activations, known_ranges, shared_ranges, spread
 from graphopt.passes._scalar_scales import scalar_scales
-from graphopt.passes.plan_quantization import fill_plan
+from graphopt.passes.plan_quantization import WIDE_OPSET, fill_plan
 from graphopt.passes.remove_dead import sweep
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan, solve_params
+from graphopt.targets import Target
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,12 @@ class RecoverPlan(Pass):
         if "activation-clamp" in ctx.target.breaches:
             cut_to_activations(graph, ranges)
         spread(graph, ranges)
-        placement, ranges = _place_known(graph, ctx, found, ranges)
-        fill_plan(graph, ctx.target, placement)
+        table = _table(graph, ctx.target, found)
+        placement, ranges = _place_known(graph, ctx, table, found, ranges)
+        if table is ctx.target:
+            fill_plan(graph, table, placement)
+        else:
+            fill_plan(graph, ctx.target, Placement(), placement)
         tensors = graph.tensors()
         for entry in list(graph.plan):
             tensor = tensors[entry.tensor]
@@ -80,13 +85,21 @@ def _note_left_alone(graph: Graph, ctx: Context, found: Skeleton) -> None:
             ctx.remarks.declined(None, text)
 
 
-def _place_known(graph: Graph, ctx: Context, found: Skeleton, ranges: Ranges) -> tuple[Placement, Ranges]:
+def _table(graph: Graph, target: Target, found: Skeleton) -> Target:
+    """What the target wants of kernels with 16-bit activations, if the model has no others and the target has such."""
+    types = {g.dtype for t, grids in found.writes.items() if not isinstance(t, Constant) for g in grids[:1]}
+    wide = target.wide if types and types <= SIXTEEN_BITS and graph.opset >= WIDE_OPSET else None
+    return wide or target
+
+
+def _place_known(
+    graph: Graph, ctx: Context, target: Target, found: Skeleton, ranges: Ranges
+) -> tuple[Placement, Ranges]:
     """What the target wants, less what would need a range that nobody knows; and the ranges, shared ones included."""
-    assert ctx.target is not None
     kept: dict[Node, str] = {}
     was_float = _float_layers(graph, found)
     while True:
-        placement = place(graph, ctx.target, lambda n: n in kept or n in was_float)
+        placement = place(graph, target, lambda n: n in kept or n in was_float)
         known = shared_ranges(placement, ranges)
         unknown = {n: why for n, why in _without_range(placement, known).items() if n not in kept}
         if not unknown:

@@ -228,3 +228,17 @@ def test_an_assignment_of_both_widths_to_regions(net, seed):
     integers = {name: precision for name, precision in assignment.items() if precision != "float32"}
     assert {p.name: p.precision for p in planned} == integers
     assert not litert_engine.precision(made, planned).missed
+
+
+def test_a_repaired_model_keeps_its_16_bits(net):
+    broken = quantize_model(net, "tflite", plan=PlanQuantization(activation_bits=16)).after
+    # A result that is given out in float, before its Q/DQ.
+    relu = next(n for n in broken.graph.node if n.op_type == "Relu")
+    broken.graph.output.append(onnx.helper.make_tensor_value_info(relu.output[0], onnx.TensorProto.FLOAT, None))
+    repaired = graphopt.repair(broken, "tflite")
+    assert {f.rule for f in repaired.before} == {"float-output"}
+    assert not repaired.after
+    assert set(grids(repaired.model, "QuantizeLinear")) == {np.dtype(np.int16)}
+    found = litert_engine.precision(repaired.model, planned_nodes(from_proto(repaired.model), TFLITE))
+    assert {n.precision for n in found.nodes} == {"int16x8"}
+    assert not found.missed
