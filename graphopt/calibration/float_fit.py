@@ -16,8 +16,12 @@ from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.float_probes import Probes
 from graphopt.calibration.statistics import MinMax
 from graphopt.calibration.weights import detached
+from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, Node
 from graphopt.ir.float_parameters import FloatParameters
+
+# The opset that brought IsInf.
+_IS_INF = 10
 
 
 def misfits(
@@ -54,14 +58,31 @@ def misfits(
     read = {t.name: t for node, parameters in fitting.items() for t in activations(node, parameters)}
     if samples is None or not read:
         return found
-    seen = collect(detached(graph), list(read), samples, kind="minmax", threads=threads)
-    largest = {name: _largest(statistic) for name, statistic in seen.items()}
+    largest = _largest_of(graph, list(read), samples, threads)
     for node, parameters in fitting.items():
         reason = value_misfit(node, parameters, largest, dtype)
         if reason is not None:
             found[node] = reason
     left = {node: parameters for node, parameters in fitting.items() if node not in found}
     return found | _probed(graph, left, largest, dtype, samples, threads)
+
+
+def _largest_of(graph: Graph, tensors: list[str], samples: Dataset, threads: int | None) -> dict[str, float]:
+    """The largest magnitude of each tensor; infinite values, which all these types have, don't count."""
+    try:
+        seen = collect(detached(graph), tensors, samples, kind="minmax", threads=threads)
+    except CalibrationError as error:
+        # A mask of −∞, most likely: then it is all that isn't finite.
+        if graph.opset < _IS_INF:
+            raise
+        probes = Probes(detached(graph), graph.fresh_name("probe"))
+        finite = {name: probes.finite(name) for name in tensors}
+        try:
+            found = collect(probes.model, list(finite.values()), samples, kind="minmax", threads=threads)
+        except CalibrationError:
+            raise error from None
+        seen = {name: found[probe] for name, probe in finite.items()}
+    return {name: _largest(statistic) for name, statistic in seen.items()}
 
 
 def _probed(

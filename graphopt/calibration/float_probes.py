@@ -47,6 +47,10 @@ class Probes:
         self.model.model.graph.node.append(copy)
         return copy.output[0]
 
+    def finite(self, tensor: str) -> str:
+        """The tensor with 0 in place of infinite values (opset 10)."""
+        return self._add("Where", self._add("IsInf", tensor), self._constant(0.0), tensor)
+
     def smallness(self, tensor: str, limit: float) -> tuple[str, str]:
         """Two tensors of one value: the smallest magnitude but 0, and the share of those that is below `limit`."""
         # In operators that opset 7 has.

@@ -164,7 +164,18 @@ def test_an_epsilon_of_1e_12() -> None:
     assert judge(net, np.eye(1, 64)).keys() == {"e", "s", "y"}
 
 
-def test_values_that_aren_t_finite_are_an_error() -> None:
+def test_a_mask_of_infinities_is_that_in_every_type() -> None:
+    net = model(
+        "c = Greater(x, zero) m = Where(c, x, low) p = Softmax(m) y = Mul(p, k)", "float[1,8] x", "float[1,8] y", 0,
+        zero=(1,), low=(1,), k=(1,),
+    )  # fmt: skip
+    put(net, zero=[0.0], low=[-np.inf], k=[1.0])
+    x = np.linspace(-1, 1, 8)[None]
+    assert judge(net, x) == {}
+    assert judge(net, x * 1e5).keys() == {"c", "m", "p"}
+
+
+def test_values_that_aren_t_numbers_are_an_error() -> None:
     net = model("y = Log(x)", "float[1,4] x", "float[1,4] y", 0)
     with pytest.raises(CalibrationError, match="made by Log"):
         judge(net, np.full((1, 4), -1.0))

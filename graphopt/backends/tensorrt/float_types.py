@@ -23,7 +23,7 @@ UNEXPECTED = "the engine chose another type for it, for no reason that graphopt 
 
 
 def float_type(planned: Planned, weights: int, kernels: Sequence[Kernel]) -> tuple[Kernel, str] | None:
-    """The kernel that computes a node, and in which float type; None where no kernel does.
+    """The kernel that computes a node, and in which float type; None where no kernel does, or tells.
 
     Args:
         planned: the node.
@@ -37,9 +37,11 @@ def float_type(planned: Planned, weights: int, kernels: Sequence[Kernel]) -> tup
     # Of a fusion and the statements inside it, those that name the fewest nodes know best.
     for kernel in sorted(kernels, key=lambda k: len(k.nodes)):
         types = list(_types(kernel, weights))
-        if types:
-            inside = planned.precision in types or (casts(kernel) and not weights)
-            return kernel, planned.precision if inside else types[0]
+        if planned.precision in types or (types and casts(kernel) and not weights):
+            return kernel, planned.precision
+        # A fused kernel (attention) doesn't tell what it computes its pointwise parts in.
+        if types and (planned.linear or len(kernel.nodes) == 1):
+            return kernel, types[0]
     return None
 
 

@@ -70,8 +70,9 @@ def precision(
     for kernel in kernels:
         for name in kernel.nodes:
             by_node[name].append(kernel)
-    merged = [name for p, name, _ in found if not p.in_8_bits and not p.linear and name not in by_node]
-    nodes = [_judge(p, node, by_node[name], built, reader) for p, name, node in found if name not in merged]
+    judged = {name: _judge(p, node, by_node[name], built, reader) for p, name, node in found}
+    merged = [k for k, n in judged.items() if not (n.layer or n.planned.in_8_bits or n.planned.linear)]
+    nodes = [node for name, node in judged.items() if name not in merged]
     notes = [*built.warnings, *_merged_notes(merged, built)]
     notes += _float_notes(kernels, {name for _, name, _ in found}, built)
     return EnginePrecision(ENGINE, VERSION, capability, nodes, notes)
@@ -172,9 +173,9 @@ def _layer(kernel: Kernel, built: Built) -> str:
 
 
 def _merged_notes(names: Sequence[str], built: Built) -> list[str]:
-    """Pointwise nodes planned in a float type that the engine merged with others: their kernels don't say so."""
+    """Pointwise nodes planned in a float type whose kernel computes others too, and doesn't say in what."""
     shown = ", ".join(built.names.original(name) for name in names)
-    return [f"named by no kernel, merged with their neighbours: {shown}"] if names else []
+    return [f"fused with their neighbours, in a type that the kernel doesn't tell: {shown}"] if names else []
 
 
 def _float_notes(kernels: Sequence[Kernel], planned: set[str], built: Built) -> list[str]:
