@@ -13,7 +13,7 @@ from graphopt.calibration.moments import InputMoments, Moments
 from graphopt.calibration.windows import Windows
 from graphopt.ir.linear import Linear
 from graphopt.passes._simulation import Pair
-from graphopt.quant.adaptive_rounding import Array, damped, output_error, round_adaptively
+from graphopt.quant.adaptive_rounding import SWEEPS, Array, damped, output_error, round_adaptively
 
 # How far to trust directions of the input that the samples showed little of: shares of the mean variance that are added
 # to all. What makes up for errors of other layers wants anything between; rounding hardly tells them apart.
@@ -30,8 +30,10 @@ class LayerRounding:
         plain: what `quantize-weights` would make of it.
         scale: of each row, [block, row, 1].
         low, high: integers are in low … high; [block, row, weight], or the same for all.
-        step: where the weights of a row have several scales: of each weight, in units of its row's.
-        anywhere: integers needn't be next to the weight.
+        step: where the weights of a row have several scales: of each weight, in units of its row's; may be negative.
+        anywhere: integers needn't be next to the weight, and others make up for what is clipped. Needed with `step`.
+        dampings: of the rounding, which are tried.
+        trial_sweeps, sweeps: of coordinate descent, in trials and at the end.
     """
 
     wanted: Array
@@ -41,6 +43,9 @@ class LayerRounding:
     high: Array | int
     step: Array | None = None
     anywhere: bool = False
+    dampings: tuple[float, ...] = ROUNDING_DAMPINGS
+    trial_sweeps: int = SWEEPS
+    sweeps: int = SWEEPS
 
     def error(self, q: Array, moments: Moments) -> float:
         """Mean squared error of the result with a weight `q`, less what the float one has no part in."""
@@ -58,14 +63,14 @@ class LayerRounding:
             halves: of two halves of them; None where there are too few to compare.
         """
         if halves is None:
-            return self.fit(whole, None, ROUNDING_DAMPINGS[-1])
+            return self.fit(whole, None, self.dampings[-1], self.sweeps)
         trust = self.best_correction(halves)
         seen, unseen = halves
-        tried = {damping: self.error(self.fit(seen, trust, damping), unseen) for damping in ROUNDING_DAMPINGS}
+        tried = {d: self.error(self.fit(seen, trust, d, self.trial_sweeps), unseen) for d in self.dampings}
         best = min(tried, key=tried.__getitem__)
         if tried[best] >= self.error(self.plain, unseen):
             return None
-        return self.fit(whole, trust, best)
+        return self.fit(whole, trust, best, self.sweeps)
 
     def best_correction(self, halves: tuple[Moments, Moments]) -> float | None:
         """The damping with which what one half says of other layers' errors helps most on the other, both ways."""
@@ -76,7 +81,7 @@ class LayerRounding:
         best = int(np.argmax(gains))
         return CORRECTION_DAMPINGS[best] if gains[best] > 0 else None
 
-    def fit(self, moments: Moments, correction: float | None, damping: float) -> Array:
+    def fit(self, moments: Moments, correction: float | None, damping: float, sweeps: int) -> Array:
         """Multiples of the steps near the weight, which is corrected first unless `correction` is None."""
         target = self.wanted
         if correction is not None:
@@ -84,12 +89,11 @@ class LayerRounding:
             target = target + np.swapaxes(np.linalg.solve(damped(moments.second, correction), pull), 1, 2)
         step = np.ones_like(target) if self.step is None else self.step
         low, high = (np.broadcast_to(limit, target.shape) for limit in (self.low, self.high))
-        # A step may be negative.
-        ends = low * step, high * step
-        target = np.clip(target, np.minimum(*ends), np.maximum(*ends))
         if not self.anywhere:
-            low, high = np.floor(target / step), np.ceil(target / step)
-        return step * round_adaptively(target, damped(moments.second, damping), low, high, step=step)
+            target = np.clip(target, low, high)
+            low, high = np.floor(target), np.ceil(target)
+        second = damped(moments.second, damping)
+        return step * round_adaptively(target, second, low, high, step=step, sweeps=sweeps)
 
     def _pull(self, moments: Moments) -> Array:
         """wᵀ E[(x − x̂) x̂ᵀ]: what the result lacks, as seen through each input."""

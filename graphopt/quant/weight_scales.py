@@ -31,6 +31,7 @@ def search_scales(
     candidates: int = CANDIDATES,
     *,
     below: int | Array | None = None,
+    spread: float = SPREAD,
 ) -> NDArray[np.float32]:
     """The scale with the least weighted squared error, for each set of rows that share one.
 
@@ -42,6 +43,7 @@ def search_scales(
         least: [scale]: no scale may be smaller (see `quantize-weights`: the bias has to fit).
         candidates: how many scales to try before the best is polished.
         below: how far the grid reaches below zero; None: as far as above.
+        spread: the smallest scale tried is the covering one divided by it.
 
     Returns:
         [scale], float32; 0 where all its weights are 0 and `least` is 0. The error is never larger than with the scale
@@ -54,7 +56,7 @@ def search_scales(
     covering = _rounded(covering, least)
     best, cost = covering, _cost(rows, owner, importance, grid, covering)[0]
     # Finer steps where less is clipped: the minimum is mostly there.
-    for factor in 1.0 - (1.0 - 1.0 / SPREAD) * np.linspace(0.0, 1.0, candidates + 1)[1:] ** 2:
+    for factor in 1.0 - (1.0 - 1.0 / spread) * np.linspace(0.0, 1.0, candidates + 1)[1:] ** 2:
         best, cost = _better(rows, owner, importance, grid, _rounded(covering * factor, least), best, cost)
     for _ in range(POLISHES):
         _, fitted = _cost(rows, owner, importance, grid, best)
