@@ -92,6 +92,7 @@ def choose_pipeline(
     budget: str | None = None,
     precision: Sequence[str] = (),
     precision_plan: str | Path | None = None,
+    device: str | None = None,
 ) -> Choice:
     """Work out what to run.
 
@@ -108,6 +109,7 @@ def choose_pipeline(
         budget: what `assign-precision` may spend: "latency=0.6x".
         precision: rules for it, added to its own: "Softmax=float".
         precision_plan: an assignment that was saved, in place of a new one.
+        device: what `assign-precision` estimates costs for, where the engine has a choice.
 
     Raises:
         ConfigError: there is no such target; more than one way is given, a name or option is unknown, or `skip`,
@@ -139,18 +141,18 @@ def choose_pipeline(
         chosen = tuple(
             make_pass(Calibrate, {**plain_options(p), **options}) if isinstance(p, Calibrate) else p for p in chosen
         )
-    return Choice(_assigning(chosen, budget, precision, precision_plan), aim, pipeline.settings)
+    return Choice(_assigning(chosen, budget, precision, precision_plan, device), aim, pipeline.settings)
 
 
 def _assigning(
-    passes: tuple[Pass, ...], budget: str | None, precision: Sequence[str], plan: str | Path | None
+    passes: tuple[Pass, ...], budget: str | None, precision: Sequence[str], plan: str | Path | None, device: str | None
 ) -> tuple[Pass, ...]:
     """With these options of the passes that assign precisions."""
     given = {"--budget": budget, "--precision": tuple(precision), "--precision-plan": plan}
     options = [name for name, value in given.items() if value]
-    if not options:
-        return passes
     if not any(p.name == ASSIGNING for p in passes):
+        if not options:
+            return passes
         raise ConfigError(
             f"{options[0]} is for the pass '{ASSIGNING}', which is not in the pipeline: give --preset mixed, or a "
             "pipeline that has it"
@@ -162,6 +164,7 @@ def _assigning(
         values = plain_options(old)
         values |= {} if budget is None else {"budget": budget}
         values |= {} if plan is None else {"plan": str(plan)}
+        values |= {} if device is None or "device" in values else {"device": device}
         values |= {"precision": [*values.get("precision", ()), *precision]} if precision else {}
         return make_pass(type(old), values)
 

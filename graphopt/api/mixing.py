@@ -297,13 +297,18 @@ def budget_of(first: Compiled) -> Budget | None:
     return parse_budget(text) if text else None
 
 
-def check_engine(target: Target | None) -> None:
-    """Say early that candidates can't be timed.
+def check_engine(target: Target | None, device: str | None, *, timed: bool) -> None:
+    """Say early that costs can't be estimated, or candidates not be timed.
 
     Raises:
-        UnsupportedError: the target's engine runs on this machine and isn't installed.
+        ConfigError: the target's engine has no such device.
+        UnsupportedError: candidates are `timed`, and the engine, which runs on this machine, isn't installed.
     """
-    if target is not None and (engine := find_engine(target)).run is not None:
+    if target is None:
+        return
+    engine = find_engine(target)
+    engine.device(device)
+    if timed and engine.run is not None:
         engine.require()
 
 

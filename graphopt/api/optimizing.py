@@ -29,6 +29,7 @@ from graphopt.pipeline import Instrument, PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_to_text
+from graphopt.quant.precision_rules import parse_rules
 from graphopt.report.measure import comparable, measure, runnable
 from graphopt.report.samples import open_samples, reported, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
@@ -141,7 +142,7 @@ def optimize(
         layers: measure what each layer loses in 8 bits, alone and in the whole model, see `backends.layer_errors`.
         verify: run or build the result in the target's engine, see `verify`; when a node that is planned in 8 bits
             doesn't run in 8 bits there, nothing is saved.
-        device: what to verify for, where the engine has a choice.
+        device: what to verify for, and to estimate the costs of precisions for, where the engine has a choice.
         output: where to save the result, as .onnx or, for tflite, as .tflite; checked before the work begins.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
@@ -169,6 +170,7 @@ def optimize(
         budget=budget,
         precision=precision,
         precision_plan=precision_plan,
+        device=device,
     )
     mixes = preset == MIXED and choice.assigns and choice.precision_plan is None
     if layers and not choice.has(PlanQuantization):
@@ -182,15 +184,15 @@ def optimize(
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
         raise ConfigError("labels are given without validation data: they are the classes of its samples")
-    saved = None if choice.precision_plan is None else saved_ranges(choice.precision_plan)
-    replays = saved is not None and calibration_data is None and ranges is None
+    replayed = None if choice.precision_plan is None else saved_ranges(choice.precision_plan)
+    replays = replayed is not None and calibration_data is None and ranges is None
     choice = choice.without_samples() if replays else choice
     if choice.has(Calibrate) and calibration_data is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
     check_format(output, choice.target)
     check_output(output, (model, config, calibration_data, validation_data, ranges, choice.precision_plan))
-    if mixes:
-        check_engine(choice.target)
+    if choice.assigns:
+        check_engine(choice.target, device, timed=mixes)
     if verify:
         check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
@@ -205,7 +207,7 @@ def optimize(
     )
     validation = None if validation is None else with_labels(validation, labels)
     ctx = choice.context(calibration, threads, progress, resources)
-    ctx.ranges = saved if replays else read_ranges(ranges, model, base_dir, choice)
+    ctx.ranges = replayed if replays else read_ranges(ranges, model, base_dir, choice)
 
     samples = {"validation": validation, "calibration": calibration}
     chosen = comparable(**samples)
@@ -217,7 +219,8 @@ def optimize(
     if judge is not None or layers:  # it keeps the float weights alive
         watching = (watch, *watching)
     records = PassManager(choice.passes, watching).run(graph, ctx)
-    precisions = None if ctx.precision is None else replace(ctx.precision, decisions=ctx.kept)
+    # What passes chose by samples comes back among the ranges where those are given.
+    precisions = ctx.precision and replace(ctx.precision, decisions={**(ctx.ranges or {}), **ctx.kept})
     compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, precisions)
     guarded = mixed = None
     if judge is not None and compiled.precision is not None:
@@ -227,6 +230,7 @@ def optimize(
     elif judge is not None:
         compiled, guarded = Guard(compiled, watch, ctx, judge, progress).hold(on_calibration_data=validation is None)
     graph = compiled.graph
+    nodes |= matchable(graph)
 
     measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
     errors = None
@@ -248,7 +252,12 @@ def optimize(
         after=Size.of(graph, saved.files),
         passes=compiled.records,
         remarks=tuple(compiled.remarks.items),
-        notes=(*graph.facts.notes, *unmatched_notes(keep_float, nodes | matchable(graph)), *saved.notes),
+        notes=(
+            *graph.facts.notes,
+            *unmatched_notes("keep-float", keep_float, nodes),
+            *unmatched_notes("precision", [rule.pattern for rule in parse_rules(precision)], nodes),
+            *saved.notes,
+        ),
         layers=layers_of(graph),
         elimination=ctx.elimination,
         measurement=measurement,

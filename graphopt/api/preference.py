@@ -1,7 +1,7 @@
 """Which candidate ships: above the floor, not slower than the original, fastest, smallest.
 
-Within a budget it is the one of least error: what may be spent is spent. What can't be told apart by measuring counts as
-equally fast: then the smaller one ships, and of two about as small the more accurate one. The simplified model ships
+Within a budget it is the one of least error: what may be spent is spent. What can't be told apart by measuring counts
+as equally fast: then the smaller one ships, and of two about as small the more accurate one. The simplified model ships
 before the original, which it equals.
 """
 

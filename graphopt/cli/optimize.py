@@ -108,7 +108,8 @@ def optimize(
         bool, typer.Option("--verify", help="Run or build the result in the target's engine; write it only as planned.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to verify for, where the engine has a choice: SM86.")
+        str | None,
+        typer.Option(metavar="NAME", help="What to verify and estimate for, where the engine has a choice: SM86."),
     ] = None,
     dump_dir: Annotated[
         Path | None,

@@ -53,12 +53,16 @@ class Size:
 
 @dataclass(frozen=True)
 class Layer:
-    """One node that the quantization plan decided on: in integers, or in float with the reason."""
+    """One node that the quantization plan decided on: in integers, or in float with the reason.
+
+    `wide`: its activations have 16 bits.
+    """
 
     name: str
     op: str
     integer: bool
     reason: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ def layers_of(graph: Graph) -> tuple[Layer, ...]:
     ops = {node.name: node.op for scope in graph.walk() for node in scope.nodes}
     position = {name: k for k, name in enumerate(ops)}
     plan = graph.plan
-    layers = [Layer(name, ops.get(name, ""), True, why) for name, why in plan.quantized_nodes.items()]
+    wide = {name for name, precision in plan.precisions.items() if precision == "int16x8"}
+    layers = [Layer(name, ops.get(name, ""), True, why, name in wide) for name, why in plan.quantized_nodes.items()]
     layers += [Layer(name, ops.get(name, ""), False, why) for name, why in plan.float_nodes.items()]
     return tuple(sorted(layers, key=lambda layer: position.get(layer.name, len(position))))
 
@@ -169,10 +174,10 @@ def matchable(graph: Graph) -> set[tuple[str, str]]:
     return {(node.name, node.op) for scope in graph.walk() for node in scope.nodes}
 
 
-def unmatched_notes(patterns: Sequence[str], nodes: Set[tuple[str, str]]) -> list[str]:
-    """A note for each pattern that means none of `nodes`: most likely a slip of the pen."""
+def unmatched_notes(option: str, patterns: Sequence[str], nodes: Set[tuple[str, str]]) -> list[str]:
+    """A note for each pattern of an option that means none of `nodes`: most likely a slip of the pen."""
     return [
-        f"keep-float pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-all` shows the names"
+        f"{option} pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-all` shows the names"
         for pattern in patterns
         if not any(names_node(pattern, name, op) for name, op in nodes)
     ]

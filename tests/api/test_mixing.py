@@ -260,6 +260,16 @@ def test_rules_of_the_user(net, samples, clock) -> None:
     assert "head" not in {layer.name for layer in result.report.layers if layer.integer}
     assert result.precision is not None
     assert result.precision.chosen.precisions["head"] == "float32"
+    slip = optimize(net, samples, preset=None, passes=QUANTIZE, precision=["hed/*=float"])
+    assert any(note.startswith("precision pattern 'hed/*' matches no node") for note in slip.report.notes)
+
+
+def test_estimates_are_for_the_device(net, samples) -> None:
+    sources = [
+        mixed_of(optimize(net, samples, target="tensorrt", device=device)).costs for device in (None, "SM86", "SM120")
+    ]
+    assert sources[0] == sources[1] != sources[2]
+    assert "SM120" in sources[2]
 
 
 def test_a_saved_assignment_needs_no_samples(net, samples, clock, tmp_path: Path) -> None:
@@ -292,6 +302,7 @@ def test_a_saved_assignment_needs_no_samples(net, samples, clock, tmp_path: Path
         ({"budget": "latency=5"}, "latency is given in x, s, ms, us"),
         ({"budget": "speed=2x"}, "is no budget"),
         ({"precision": ["Gemm=int9"]}, "there is no precision 'int9': did you mean 'int8'"),
+        ({"target": "tensorrt", "device": "SM8"}, "TensorRT-RTX has no device 'SM8'"),
         ({"precision": ["Gemm"]}, "doesn't say which precision which nodes get"),
         ({"budget": "bits=6", "precision_plan": "plan.json"}, "--budget and --precision-plan are given"),
         ({"precision_plan": "nowhere.json"}, "can't read the precision plan 'nowhere.json'"),
