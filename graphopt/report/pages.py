@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from graphopt.pipeline import PassRecord
@@ -167,16 +167,25 @@ def _passes(records: Sequence[PassRecord], *, all_passes: bool) -> list[Line | T
     return parts
 
 
+# How a row is headed → whether its layers have activations of 16 bits.
+_WIDTHS = (("8 bits", False), ("16 bits", True))
+
+
 def _precision(layers: Sequence[Layer]) -> list[Line | Table]:
     integer = [layer for layer in layers if layer.integer]
-    rows = [("8 bits", ", ".join(f"{count} {op}" for op, count in Counter(x.op for x in integer).most_common()), "")]
+    rows = [(bits, _counted_operators(x for x in integer if x.wide == wide), "") for bits, wide in _WIDTHS]
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for layer in layers:
         if not layer.integer:
             reasons[layer.op, layer.reason].append(layer.name)
     rows += [("float", f"{len(names)} {op}", why) for (op, why), names in reasons.items()]
-    title = f"{len(integer)} of {counted(len(layers), 'quantizable node')} in 8 bits, as planned"
+    kind = "integers" if any(layer.wide for layer in integer) else "8 bits"
+    title = f"{len(integer)} of {counted(len(layers), 'quantizable node')} in {kind}, as planned"
     return [Line(title, "title"), Table(("", "", ""), tuple(row for row in rows if row[1]))]
+
+
+def _counted_operators(layers: Iterable[Layer]) -> str:
+    return ", ".join(f"{count} {op}" for op, count in Counter(layer.op for layer in layers).most_common())
 
 
 def _accuracy(report: Report) -> list[Line | Table]:

@@ -25,6 +25,8 @@ from graphopt.passes.insert_qdq import InsertQdq
 from graphopt.passes.plan_quantization import PlanQuantization, plan_again
 from graphopt.passes.quantize_weights import QuantizeWeights
 from graphopt.pipeline import Context
+from graphopt.report.document import to_text
+from graphopt.report.pages import summary_page
 from graphopt.targets import TARGETS, find_target
 from tests.backends.litert_writer.support import noise, parse
 from tests.support.quantization import Quantized, model, quantize_model
@@ -242,3 +244,13 @@ def test_a_repaired_model_keeps_its_16_bits(net):
     found = litert_engine.precision(repaired.model, planned_nodes(from_proto(repaired.model), TFLITE))
     assert {n.precision for n in found.nodes} == {"int16x8"}
     assert not found.missed
+
+
+def test_the_report_says_how_many_bits(net):
+    samples = np.concatenate([random_feeds(net, seed)["x"] for seed in range(4)])
+    passes = "plan-quantization{activation-bits=16,keep-float=[Gemm]},calibrate,quantize-weights,insert-qdq"
+    result = graphopt.optimize(net, target="tflite", passes=passes, calibration_data={"x": samples})
+    text = to_text(summary_page(result.report))
+    assert "quantizable nodes in integers, as planned" in text
+    assert "16 bits  3 Conv, " in text
+    assert "8 bits" not in text
