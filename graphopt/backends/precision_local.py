@@ -33,9 +33,10 @@ _ALIVE = 4
 _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
 # As many samples as a source's loss is well known from: of more each source sees its share. The copies of all sources
 # take three to five times as long as a small network itself, whose operators are over sooner than a sum of squares.
-_ENOUGH, _MOST_TURNS = 32, 4
-# At least so many samples, and an eighth of them, show how errors add up.
-_ADDED_UP = 8
+_ENOUGH, _MOST_TURNS = 16, 4
+# At least so many samples, and an eighth of them, show how errors add up; as many as are over in a moment, because few
+# of them make most of what is lost behind a Softmax.
+_ADDED_UP, _SMALL = 8, 1 << 25
 
 
 def measure_local(
@@ -53,7 +54,7 @@ def measure_local(
         graph: the float model, sorted, types filled in.
         regions: of the graph.
         sources: of the graph; those whose copies don't fit in the budget together are measured in several passes.
-        samples: iterated once a pass, and once more for the gains. Of more than 63 each source sees a share, in turns.
+        samples: iterated once a pass, and once more for the gains. Of more than 31 each source sees a share, in turns.
         threads: of onnxruntime; None lets it take the cores.
         memory_budget: bytes for the copies; None means a quarter of the memory that is available. One copy of the
             rounded weights is held besides.
@@ -77,7 +78,8 @@ def measure_local(
     places: dict[Identity, str] = {}
     everything = AllSources()
     count = 0
-    for part in in_parts(sources, infer(model.model, shapes), budget):
+    inferred = infer(model.model, shapes)
+    for part in in_parts(sources, inferred, budget):
         shares = [share for number in range(turns) if (share := part[number::turns])]
         runs = [_comparison(model, share, [] if powers or k else extra, threads) for k, share in enumerate(shares)]
         run_in_turns(runs, _numbered(samples, 1), lanes)
@@ -91,7 +93,10 @@ def measure_local(
         return {}, count
     ends = [tensor.name for tensor in float_ends(graph)]
     at = [n for n in dict.fromkeys([*(r.result for r in regions.regions), *ends]) if known[n].dtype in _REDUCIBLE]
-    stride = count // max(_ADDED_UP, count // 8)
+    values = (
+        sum(inferred.sizes([name for node in model.model.graph.node for name in node.output if name]).values()) // 4
+    )
+    stride = count // max(_ADDED_UP, count // 8, min(count, _SMALL // max(1, values)))
     accumulated = _accumulated(model, everything.together(), at, _numbered(samples, stride), lanes, threads)
     own, rounding = everything.losses(relative)
     gain = measured_gains(graph, powers, accumulated, own, rounding)
