@@ -173,6 +173,8 @@ def optimize(
         device=device,
     )
     mixes = preset == MIXED and choice.assigns and choice.precision_plan is None
+    if choice.assigns:
+        check_engine(choice.target, device, timed=mixes)
     if layers and not choice.has(PlanQuantization):
         raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
     if layers and calibration_data is None and validation_data is None and choice.settings.calibration_data is None:
@@ -191,8 +193,6 @@ def optimize(
         raise CalibrationError(NO_SAMPLES)
     check_format(output, choice.target)
     check_output(output, (model, config, calibration_data, validation_data, ranges, choice.precision_plan))
-    if choice.assigns:
-        check_engine(choice.target, device, timed=mixes)
     if verify:
         check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
