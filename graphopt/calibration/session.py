@@ -7,6 +7,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from graphopt.calibration.brain_floats import has_bfloat16, in_float32
 from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import CalibrationError, ConfigError, UnsupportedError, nearest, one_line
 
@@ -26,6 +28,7 @@ _LEVELS: dict[Optimize, ort.GraphOptimizationLevel] = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     False: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+_CPU = ["CPUExecutionProvider"]
 _LAYOUT_REWRITES = ["NchwcTransformer", "NhwcTransformer"]
 # Protobuf can't serialize more than 2 GiB. Weights beyond this go through files; the rest is for what the
 # estimate doesn't count (attributes, subgraphs).
@@ -45,7 +48,7 @@ def open_session(
     integers: bool = True,
     profile: Path | None = None,
 ) -> ort.InferenceSession:
-    """A session for the model, on the CPU unless `providers` says otherwise.
+    """A session for the model, on the CPU unless `providers` says otherwise. There bfloat16 nodes compute in float32.
 
     Args:
         model: the model, with its weights inside or detached, or the path of its file.
@@ -78,8 +81,16 @@ def open_session(
             "session.optimized_model_external_initializers_file_name", f"{optimized_path.name}.data"
         )
     if isinstance(model, Path):
-        return _create(str(model), options, layouts, chosen)
+        try:
+            return _create(str(model), options, layouts, chosen)
+        except UnsupportedError:
+            loaded = onnx.load(model, load_external_data=False)  # pyright: ignore[reportUnknownMemberType]  # its PathLike has no parameter
+            if chosen != _CPU or not has_bfloat16(loaded):
+                raise
+        base_dir, model = model.parent, loaded
     detached = detach(model)
+    if chosen == _CPU:
+        detached = replace(detached, model=in_float32(detached.model))
     values = [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.weights.values()]
     options.add_external_initializers(list(detached.weights), values)
     if inline_bytes(detached.model) <= MAX_INLINE_BYTES:
@@ -128,7 +139,7 @@ def _reason(error: Exception) -> str:
 
 
 def _providers(providers: Sequence[str] | None) -> list[str]:
-    chosen = list(providers or ["CPUExecutionProvider"])
+    chosen = list(providers or _CPU)
     available = ort.get_available_providers()
     for name in chosen:
         if name not in available:  # onnxruntime would warn, and run on the CPU
