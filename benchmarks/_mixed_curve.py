@@ -29,7 +29,7 @@ COLUMNS = (
 # What is within this of the greedy curve, or within two standard errors, is on it.
 ON_DB = 0.1
 NOT_CONVOLUTIONAL = ("silero_vad_v2_mini", "silero_vad_v6_16k_op15")
-CALIBRATION, UNLABELLED, UNLABELLED_VALUES = 64, 8, 4_000_000
+CALIBRATION, UNLABELLED, UNLABELLED_VALUES = 128, 24, 4_000_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

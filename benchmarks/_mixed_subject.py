@@ -31,8 +31,8 @@ from graphopt.targets import find_target
 _PLANNED = (*FLOAT, "plan-quantization", "calibrate", "protect-small-values")
 _WRITTEN = "quantize-weights,insert-qdq"
 _CHOICES = ("float32", "int8")
-# Of the calibration samples, what sensitivity is measured on: as many as the pass takes by default.
-_MEASURED = 32
+# Of the calibration samples, at most so many are what sensitivity is measured on.
+_MEASURED = 128
 
 
 @dataclass(frozen=True)
