@@ -96,6 +96,7 @@ def latency_costs(
         kernels = profile(model, feeds, share)
         corrections.append(Correction.to(kernels, seconds[name]))
         times[name] = region_times(corrections[-1].of(kernels), regions, assignments[name])
+        seconds[name] = times[name].total
     table = _Table(regions, times[_FLOAT])
     for name in others:
         table.add(name, times[name], seconds[name], assignments[name])
