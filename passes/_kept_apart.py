@@ -6,8 +6,8 @@
 
 - A Conv, ConvTranspose or Gemm in float between integers gets 8-bit weights of one scale per tensor when the model is
   loaded, without a word (WeightBiasQuantization): a layer that was kept in float would lose more than in 8 bits.
-- A product in 8 bits with a Relu or Clip behind it, and no Q there, runs in float.
-- So does one with weights in blocks of 4 bits where a Relu, a Clip or a Q is behind it.
+- A product in 8 bits with a Relu or Clip behind it, and no Q there, runs in float; so does one that Q and others read.
+- Likewise one with weights in blocks of 4 bits where a Relu, a Clip or a Q is behind it.
 
 A float convolution computes the LeakyRelu in its own kernel; behind a matrix product it passes once over the result.
 """
@@ -25,8 +25,7 @@ _ACTIVATIONS = ("Clip", "Relu")
 def keep_apart(graph: Graph, node: Node) -> bool:
     """Put a LeakyRelu that changes nothing behind a linear node, where the engine would take it for something else."""
     result = _result(graph, node) if node.is_op(*LINEAR) else None
-    reader = None if result is None else graph.sole_consumer(result)
-    if result is None or reader is None or reader.scope is not node.scope or not _is_mistaken(graph, node, reader):
+    if result is None or not _is_mistaken(graph, node, result):
         return False
     apart = graph.variable_like(result, f"{result.name}_apart")
     graph.replace_uses(result, apart)
@@ -34,13 +33,17 @@ def keep_apart(graph: Graph, node: Node) -> bool:
     return True
 
 
-def _is_mistaken(graph: Graph, node: Node, reader: Node) -> bool:
-    """Whether a linear node whose result only `reader` reads would not be computed as it is written."""
-    quantized = _leads_to_quantize(graph, reader)
+def _is_mistaken(graph: Graph, node: Node, result: Variable) -> bool:
+    """Whether a linear node with this result would not be computed as it is written."""
+    reader = graph.sole_consumer(result)
+    quantized = reader is not None and _leads_to_quantize(graph, reader)
+    activated = reader is not None and reader.is_op(*_ACTIVATIONS)
+    # In integers for some readers, and in float for others.
+    both = reader is None and any(n.is_op("QuantizeLinear") for n in graph.consumers(result))
     if block_weight(node.inputs[1]) is not None:
-        return quantized or reader.is_op(*_ACTIVATIONS)
+        return quantized or activated or both
     if _is_dequantized(graph, node, 1):
-        return node.is_op("Gemm", "MatMul") and reader.is_op(*_ACTIVATIONS) and not quantized
+        return node.is_op("Gemm", "MatMul") and ((activated and not quantized) or both)
     return quantized and not node.is_op("MatMul") and _is_dequantized(graph, node, 0)
 
 

@@ -62,6 +62,18 @@ def test_a_product_in_8_bits_with_a_float_activation_runs_in_8_bits(product: str
     assert sqnr_db(ours, theirs) > 50
 
 
+@pytest.mark.parametrize("product", ["a = Gemm(x, w)", "a = MatMul(x, w)"])
+def test_a_product_that_is_read_both_ways_runs_in_8_bits(product: str) -> None:
+    source = model(
+        f"{product} g = Gemm(a, v) e = Exp(a) y = Add(g, e)", "float[N,8] x", "float[N,6] y", w=(8, 6), v=(6, 6)
+    )
+    after = quantize_model(source, "onnxruntime").after
+    assert [k.integer for k in kernel_precision(after)] == [True, True]
+    feeds = random_feeds(source)
+    (ours,), (theirs,) = run(after, feeds), *onnxruntime.run(after, [feeds])
+    assert sqnr_db(ours, theirs) > 50
+
+
 def test_nothing_is_put_where_the_engine_makes_no_mistake() -> None:
     source = model("a = Conv(x, w) r = Relu(a) y = Conv(r, k)", X, Y, w=(8, 8, 3, 3), k=(4, 8, 1, 1))
     assert "LeakyRelu" not in quantize_model(source, "onnxruntime").ops()
