@@ -36,7 +36,7 @@ _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
 _ENOUGH, _MOST_TURNS = 16, 4
 # At least so many samples, and an eighth of them, show how errors add up; as many as are over in a moment, because few
 # of them make most of what is lost behind a Softmax.
-_ADDED_UP, _SMALL = 8, 1 << 25
+_ADDED_UP, _SMALL = 8, 1 << 23
 
 
 def measure_local(
