@@ -40,6 +40,7 @@ from graphopt.passes._precision_costs import costs_of
 from graphopt.passes._precision_plan import carry_out, say
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
+from graphopt.quant import TensorPlan
 from graphopt.quant.precision import find_precision
 from graphopt.quant.precision_rules import parse_rules, unmatched
 from graphopt.targets import Target, find_target
@@ -137,10 +138,8 @@ class AssignPrecision(Pass):
         else:
             demand = f"the least {self.kind()}"
             chosen = least_cost(problem, float("inf"))
-        constants = {constant.name for constant in graph.constants}
-        activations = {name: entry for name, entry in graph.plan.tensors.items() if name not in constants}
         solutions = front(problem)
-        return PrecisionChoice(problem, solutions, chosen, str(demand), reasons, target.name, kept, activations)
+        return PrecisionChoice(problem, solutions, chosen, str(demand), reasons, target.name, kept, _activations(graph))
 
     def _pose(self, graph: Graph, ctx: Context, target: Target, regions: Regions) -> tuple[Problem, dict[str, str]]:
         """The problem, and why regions can't have what they can't have."""
@@ -176,7 +175,15 @@ class AssignPrecision(Pass):
             Costs(self.kind(), {}, {}, source="none: a saved assignment is replayed"),
         )
         chosen = evaluate(problem, assignment, proven=False)
-        return PrecisionChoice(problem, (), chosen, "a saved assignment", {}, target.name, saved.kept_float)
+        return PrecisionChoice(
+            problem, (), chosen, "a saved assignment", {}, target.name, saved.kept_float, _activations(graph)
+        )
+
+
+def _activations(graph: Graph) -> dict[str, TensorPlan]:
+    """What is planned, without constants."""
+    constants = {constant.name for constant in graph.constants}
+    return {name: entry for name, entry in graph.plan.tensors.items() if name not in constants}
 
 
 @dataclass(frozen=True)

@@ -283,6 +283,10 @@ def test_a_saved_assignment_needs_no_samples(net, samples, clock, tmp_path: Path
     again = graphopt.optimize(net, precision_plan=plan, **options)  # type: ignore[arg-type]  # as named above
     assert again.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
     assert again.report.mixed is None
+    assert again.precision is not None
+    again.precision.save_plan(twice := tmp_path / "twice.json")
+    third = graphopt.optimize(net, precision_plan=twice, **options)  # type: ignore[arg-type]  # likewise
+    assert third.model == again.model
     with_samples = optimize(net, samples, precision_plan=plan)
     assert with_samples.model == again.model
     edited = tmp_path / "edited.json"
@@ -291,6 +295,17 @@ def test_a_saved_assignment_needs_no_samples(net, samples, clock, tmp_path: Path
         n.op_type == "QuantizeLinear"
         for n in graphopt.optimize(net, precision_plan=edited, **options).model.graph.node  # type: ignore[arg-type]
     )
+
+
+def test_scales_of_channels_are_saved_with_the_assignment(net, samples, clock, tmp_path: Path) -> None:
+    clock(faster_in_8_bits)
+    skip = ("round-adaptively", "correct-bias")
+    result = optimize(net, samples, max_drop=10, skip=skip)
+    assert any(r.pass_name == "equalize-channels" and r.kind == "applied" for r in result.report.remarks)
+    assert result.precision is not None
+    result.precision.save_plan(plan := tmp_path / "plan.json")
+    again = graphopt.optimize(net, target="tflite", preset="mixed", skip=skip, precision_plan=plan)
+    assert again.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
