@@ -87,7 +87,9 @@ class QuantizeWeights(Pass):
         for weight, (rows, params) in zip(weights, self._rounded(graph, ctx, weights), strict=True):
             size = weight.store(graph, rows, params)
             ctx.remarks.applied(
-                weight.layer.node, f"'{weight.tensor.name}' as {weight.scheme}, {weight.tensor.nbytes} → {size} bytes"
+                weight.layer.node,
+                f"'{weight.tensor.name}' as {weight.scheme.dtype} in blocks of {weight.scheme.block}, "
+                f"{weight.tensor.nbytes} → {size} bytes",
             )
             before, after = before + weight.tensor.nbytes, after + size
             if ctx.target is not None and ctx.target.mistakes_products:
