@@ -16,10 +16,12 @@ import graphopt
 from benchmarks import (
     _common,
     _pruning,
+    block_weights,
     calibration,
     calibration_methods,
     float_preset,
     litert,
+    mixed,
     pruning,
     scaling,
     sensitivity,
@@ -88,6 +90,21 @@ def test_zoo_int8(capsys: pytest.CaptureFixture[str]) -> None:
     assert abs(float(fp32) - float(int8)) <= 100 * int(differ) / 40
     assert float(db) > 30
     assert "Left in float by the plan:" in notes
+
+
+@needs_zoo
+def test_mixed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    mixed.main(["curve", "--models", SMALL, "--samples", "40", "--points", "2", "--out", str(tmp_path)])
+    head, *lines, _, _, verdict = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["model", "cost", "budget"]
+    for line in lines:
+        name, cost, budget, greedy, ours, ahead, *_ = line.split()
+        assert (name, cost) == (SMALL, "bits")
+        assert 0.25 <= float(budget.rstrip("x")) <= 1
+        assert float(ahead) == pytest.approx(float(ours) - float(greedy), abs=0.11)
+    assert verdict.startswith(f"- {SMALL}, bits: on or above it")
+    assert {path.name for path in (tmp_path / f"{SMALL}-bits").iterdir()} == {"front.csv", "front.png"}
 
 
 @needs_zoo
@@ -242,3 +259,13 @@ def test_sensitivity(capsys: pytest.CaptureFixture[str]) -> None:
     assert abs(float(local) - float(real)) < 3
     assert abs(float(output) - float(real)) < 3
     assert float(weights) > 20
+
+
+def test_block_weights_of_a_small_transformer(capsys: pytest.CaptureFixture[str]) -> None:
+    block_weights.main(["--models", "encoder", "--methods", "rtn", "peer", "--samples", "8"])
+    _, ours, peer = (re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines())
+    assert ours[:2] == ["encoder", "rtn"]
+    assert 15 < float(ours[2]) < 40
+    assert float(ours[4]) < 0.5
+    assert ours[5] == "9/13"
+    assert peer[:2] == ["encoder", "peer"]
