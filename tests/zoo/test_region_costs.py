@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import pytest
 
 import graphopt
+from benchmarks import region_latency
+from benchmarks._mixed_subject import Subject
 from graphopt.analysis.macs import layer_macs
 from graphopt.analysis.precision_costs import bit_costs, size_costs, total_macs
 from graphopt.analysis.precision_problem import evaluate
@@ -95,3 +99,26 @@ def test_no_kernel_s_time_is_lost(name: str, target: str) -> None:
         found = region_times(profile(model, samples(name)[:1], 1, 0.05), regions, uniform(regions, precision, model))
         assert found.fixed <= 0.03 * found.total
         assert all(found.regions[region.name] > 0 for region in regions.regions if region.op == "Conv")
+
+
+def test_the_benchmark_compares_what_is_predicted_with_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With bits for seconds: all in 8 bits is predicted to take a quarter, and each model that is timed is another."""
+    timed: list[int] = []
+
+    def clock(runs: list[Iterator[Any]], seconds: float) -> list[float]:
+        timed.extend(len(next(run)) for run in runs)
+        return [1.0] * len(runs)
+
+    def bits(subject: Subject, kind: str) -> Costs:
+        assert kind == "latency"
+        return bit_costs(subject.graph(), subject.regions)
+
+    monkeypatch.setattr(region_latency, "undisturbed_seconds", clock)
+    monkeypatch.setattr(Subject, "costs", bits)
+    region_latency.main(["--models", "kws_dscnn", "--targets", "onnxruntime"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(timed) == len(lines) - 1 == 6
+    assert lines[1].split()[-3:] == ["1.000", "1.000", "+0.0%"]
+    assert lines[2].split()[-3:] == ["0.250", "1.000", "-75.0%"]
