@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.backends.layer_gains import float_ends, operands, share
-from graphopt.calibration.precision_sources import Identity, Rounding, Source, Use
+from graphopt.calibration.precision_sources import Identity, Rounding, Source
+from graphopt.calibration.precision_weights import Use
 from graphopt.ir import Graph, Node
 
 # Of what a part can be in: the first that it has. Which hardly matters, as long as there is noise.

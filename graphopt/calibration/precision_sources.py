@@ -15,29 +15,24 @@ Weights in int8 are rounded as `quantize-weights` does by default, but for scale
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphopt.analysis.precision_types import Border, Region, Regions
 from graphopt.analysis.response import pointwise_chain
+from graphopt.calibration.precision_weights import Use, stored_in
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.float_parameters import LOW_FLOATS
-from graphopt.ir.linear import linear_view
-from graphopt.quant import QuantParams, Range, Scheme, TensorPlan, dequantize, quantize, round_balanced, solve_params
-from graphopt.quant.block_scales import block_scheme, solve_blocks
+from graphopt.quant import QuantParams, Range, Scheme, TensorPlan, solve_params
 from graphopt.quant.precision import PRECISIONS
-
-Use: TypeAlias = tuple[str, int]
-"""Name of a node, and index of one of its inputs."""
 
 Identity: TypeAlias = tuple[bool, tuple[str, str]]
 """Of a source, for who doesn't keep its weights: whether it is a tensor, and its key."""
 
-BLOCK = 32
 _INT16 = Scheme("int16", symmetric=True, narrow=True)
 _FLOAT32 = np.dtype(np.float32)
 
@@ -115,14 +110,6 @@ def find_sources(graph: Graph, regions: Regions) -> Iterator[Source]:
                 yield source
 
 
-def rounded_values(values: NDArray[Any], rounding: Rounding) -> NDArray[np.float32]:
-    """The values as they come out of a rounding, by numpy."""
-    if isinstance(rounding, str):
-        with np.errstate(over="ignore", under="ignore"):
-            return values.astype(LOW_FLOATS[rounding]).astype(np.float32)
-    return dequantize(quantize(values, rounding), rounding)
-
-
 class _Finder:
     def __init__(self, graph: Graph, regions: Regions) -> None:
         self.graph, self.regions = graph, regions
@@ -151,7 +138,7 @@ class _Finder:
 
     def weights(self, region: Region, precision: str) -> Source:
         """What the region itself loses."""
-        constants = {use: v for name in region.weights for use, v in self._stored(region, name, precision)}
+        constants = self._constants(region, precision)
         reads: dict[Use, Rounding] = {}
         results: dict[str, Rounding] = {}
         if precision in LOW_FLOATS:
@@ -232,45 +219,20 @@ class _Finder:
                 todo += [(output, at) for output in node.present_outputs()]
         return found
 
-    def _stored(self, region: Region, name: str, precision: str) -> Iterator[tuple[Use, NDArray[np.float32]]]:
-        """The uses of a constant by the region's nodes, with its values in the precision."""
-        tensor = self.tensors.get(name)
-        if not isinstance(tensor, Constant) or tensor.dtype != _FLOAT32:
-            return
-        inside = frozenset(region.nodes)
-        uses = [(node, index) for node, index in self.graph.uses(tensor) if node.name in inside]
-        entry = self.graph.plan.tensors.get(name)
-        if precision in ("int8", "int16x8"):
-            if entry is None:
-                return
-            planned = {(edge.node, edge.index) for edge in entry.edges}
-            uses = [(node, index) for node, index in uses if (node.name, index) in planned]
-            if not uses:
-                return
-            params = solve_params(self.ranges[name], entry.scheme)
-            values = dequantize(round_balanced(tensor.values, params), params)
-        elif precision in ("float16", "bfloat16", "float16-weights"):
-            values = rounded_values(tensor.values, precision.removesuffix("-weights"))
-        elif precision == "int4-weights":
-            uses = [(node, index) for node, index in uses if _summed_axis(self.graph, node, index) is not None]
-            if not uses:
-                return
-            axis = _summed_axis(self.graph, *uses[0])
-            assert axis is not None  # ruled out above
-            params = solve_blocks(tensor.values, block_scheme(axis, BLOCK))
-            values = dequantize(quantize(tensor.values, params), params)
-        else:
-            return
-        yield from (((node.name, index), values) for node, index in uses)
+    def _constants(self, region: Region, precision: str) -> dict[Use, NDArray[np.float32]]:
+        """What the region's nodes read in the precision: its weights; in halves all of its constants."""
+        inside = [self.nodes[name] for name in region.nodes]
+        names: Iterable[str] = region.weights
+        if precision in LOW_FLOATS:
+            read = (t for node in inside for _, t in node.present_inputs())
+            names = dict.fromkeys(t.name for t in read if isinstance(t, Constant))
+        found: dict[Use, NDArray[np.float32]] = {}
+        for name in names:
+            tensor = self.tensors.get(name)
+            if isinstance(tensor, Constant):
+                found |= stored_in(self.graph, tensor, inside, precision, self.ranges.get(name))
+        return found
 
 
 def _joins(node: Node) -> bool:
     return node.is_op("Concat")
-
-
-def _summed_axis(graph: Graph, node: Node, index: int) -> int | None:
-    """The axis of a linear operator's weight that it sums over; None for a convolution, and for other operands."""
-    linear = linear_view(graph, node)
-    if linear is None or linear.weight_index != index or linear.is_conv:
-        return None
-    return linear.in_axis % len(linear.weight.shape)

@@ -24,8 +24,12 @@ def with_weights(
     """The model with one region's weights, and what it computes, in a precision."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     inside = regions[region].nodes
-    for name in regions[region].weights:
-        values = next(numpy_helper.to_array(t) for t in copy.graph.initializer if t.name == name)
+    stored = {t.name: numpy_helper.to_array(t) for t in copy.graph.initializer}
+    read = {x for n in copy.graph.node if n.name in inside for x in n.input if x in stored}
+    for name in sorted(read) if precision in _FLOATS else regions[region].weights:
+        values = stored[name]
+        if values.dtype != np.float32:
+            continue
         if precision == "int8":
             if name not in plan.tensors:
                 continue
