@@ -84,8 +84,8 @@ def open_session(
         try:
             return _create(str(model), options, layouts, chosen)
         except UnsupportedError:
-            loaded = onnx.load(model, load_external_data=False)  # pyright: ignore[reportUnknownMemberType]  # its PathLike has no parameter
-            if chosen != _CPU or not has_bfloat16(loaded):
+            loaded = _with_bfloat16(model) if chosen == _CPU else None
+            if loaded is None:
                 raise
         base_dir, model = model.parent, loaded
     detached = detach(model)
@@ -107,6 +107,15 @@ def open_session(
     # The session reads the arrays in place and doesn't keep them alive.
     weakref.finalize(session, values.clear)
     return session
+
+
+def _with_bfloat16(path: Path) -> ModelProto | None:
+    """The model of a file where it computes in bfloat16; None for others, and for what is no model."""
+    try:
+        model = onnx.load(path, load_external_data=False)  # pyright: ignore[reportUnknownMemberType]  # its PathLike has no parameter
+    except Exception:  # protobuf's errors share no base class; onnxruntime has said what is wrong with the file
+        return None
+    return model if has_bfloat16(model) else None
 
 
 def run_session(
