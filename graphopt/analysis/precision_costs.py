@@ -27,8 +27,9 @@ from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.external import stored_bytes
 from graphopt.ir.linear import bias_add, bias_operand, linear_view
+from graphopt.quant.block_scales import fitting_block
 from graphopt.quant.precision import PRECISIONS
-from graphopt.targets import find_target
+from graphopt.targets import Target, find_target
 
 _SCALE_BYTES, _ZERO_POINT_BYTES, _INT32_BYTES = 4, 1, 4
 _INTEGER = frozenset({"int8", "int16x8"})
@@ -76,7 +77,7 @@ def size_costs(graph: Graph, regions: Regions, *, block: int = 32) -> Costs:
     Args:
         graph: with the plan for 8 bits, which says how each constant is stored.
         regions: of this graph.
-        block: weights that share a scale in 4 bits.
+        block: weights that share a scale in 4 bits, or fewer where the target wants blocks of one size.
     """
     constants = {c.name: c for c in graph.constants}
     everything = sum(_bytes(c) for scope in graph.walk() for c in scope.constants)
@@ -106,7 +107,7 @@ class _Held:
 
     def bytes(self, precision: str) -> float:
         """Bytes of all of them in a precision."""
-        integer_bias = precision in _INTEGER and self._wants_int32
+        integer_bias = precision in _INTEGER and self._target is not None and self._target.bias == "int32"
         biases = dict(self._biases()) if integer_bias else {}
         return float(sum(self._bytes(constant, precision, biases.get(constant.name)) for constant in self.constants))
 
@@ -122,8 +123,8 @@ class _Held:
                 return prod(constant.shape) + self._scales(constant) * (_SCALE_BYTES + _ZERO_POINT_BYTES)
         if precision in _HALF or (stored and precision == "float16-weights"):
             return 2 * prod(constant.shape)
-        if stored and precision == "int4-weights":
-            return -(-prod(constant.shape) // 2) + self._blocks(constant) * _SCALE_BYTES
+        if stored and precision == "int4-weights" and (blocks := self._blocks(constant)):
+            return -(-prod(constant.shape) // 2) + blocks * _SCALE_BYTES
         return _bytes(constant)
 
     def _scales(self, constant: Constant) -> int:
@@ -137,16 +138,20 @@ class _Held:
         return constant.shape[axes[0]] if axes else 1
 
     def _blocks(self, constant: Constant) -> int:
-        """Scales of a constant in blocks of 4 bits along the summed axis."""
+        """Scales of a constant in blocks of 4 bits along the summed axis; 0 where the target has no block for it."""
         views = [linear_view(self.graph, node) for node in self.nodes]
         axes = [view.in_axis for view in views if view is not None and view.weight is constant]
-        size = constant.shape[axes[0]] if axes else 1
-        return prod(constant.shape) // max(size, 1) * -(-size // self.block)
+        if not axes or not prod(constant.shape):
+            return 0
+        size = constant.shape[axes[0]]
+        rule = None if self._target is None else self._target.block_weights
+        block = fitting_block(size, self.block, divides=rule is None or not rule.sizes)
+        return 0 if block is None else prod(constant.shape) // size * -(-size // block)
 
     @property
-    def _wants_int32(self) -> bool:
-        target = self.graph.plan.target
-        return target is not None and find_target(target).bias == "int32"
+    def _target(self) -> Target | None:
+        name = self.graph.plan.target
+        return None if name is None else find_target(name)
 
     def _biases(self) -> Iterable[tuple[str, int]]:
         """Name of each bias, and the channels of its layer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from graphopt.analysis.precision_types import Border, Costs, Problem, Region, Re
 from graphopt.analysis.regions import assigned_nodes, find_regions, float_nodes
 from graphopt.calibration import input_specs, load_dataset
 from graphopt.ir import Graph, from_proto, infer, to_proto
+from graphopt.ir.external import stored_bytes
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.insert_qdq import InsertQdq
 from graphopt.passes.plan_quantization import PlanQuantization, plan_again
@@ -143,11 +146,11 @@ def test_unknown_sizes_are_said_and_shapes_mend_them() -> None:
 
 
 def test_other_forms_of_weights() -> None:
-    """Half the bytes in 16 bits, bias included; blocks of 4 bits with a float32 scale each, the last one shorter."""
+    """Half the bytes in 16 bits, bias included."""
     graph = from_proto(model("y = Gemm(x, w, b)", "float[1, 70] x", "float[1, 6] y", w=(70, 6), b=(6,)))
     infer(graph)
     name = graph.nodes[0].name
-    precisions = ("float32", "float16", "bfloat16", "float16-weights", "int4-weights")
+    precisions = ("float32", "float16", "bfloat16", "float16-weights")
     regions = Regions((Region(name, "Gemm", (name,), (), precisions, ("w",), "y"),), ())
     found = size_costs(graph, regions)
     values, bias = 70 * 6, 6
@@ -156,10 +159,28 @@ def test_other_forms_of_weights() -> None:
         2 * (values + bias),
         2 * (values + bias),
         2 * values + 4 * bias,
-        values // 2 + 4 * 6 * 3 + 4 * bias,
     ]
     assert found.fixed == 0
-    assert size_costs(graph, regions, block=128).regions[name, "int4-weights"] == values // 2 + 4 * 6 + 4 * bias
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt"])
+@pytest.mark.parametrize("block", [32, 128])
+def test_blocks_of_4_bits_are_those_that_the_pass_writes(target: str, block: int) -> None:
+    """Of 250 and 512 inputs: a last block that is shorter, or blocks that divide, as the target has it."""
+    body = "a = MatMul(x, w_a) \n g = Relu(a) \n y = Gemm(g, w_b, bias_b)"
+    shapes = {"w_a": (250, 512), "w_b": (512, 24), "bias_b": (24,)}
+    graph = from_proto(model(body, "float[8, 250] x", "float[8, 24] y", **shapes))
+    infer(graph)
+    regions = find_regions(graph, find_target(target))
+    graph.plan.target = target
+    costs = size_costs(graph, regions, block=block)
+    able = {r.name: "int4-weights" if "int4-weights" in r.precisions else "float32" for r in regions.regions}
+    assert list(able.values()).count("int4-weights") == 2
+    graph.plan.clear()
+    QuantizeWeights(bits=4, block=block).run(graph, Context(target=find_target(target)))
+    written = to_proto(graph).graph.initializer
+    bytes_ = sum(stored_bytes(t.data_type, prod(t.dims)) for t in written)
+    assert evaluate(_problem(regions, costs), able).cost == bytes_
 
 
 def test_a_shared_constant_is_counted_once_and_others_are_fixed() -> None:
