@@ -29,10 +29,9 @@ from graphopt.backends.precision_metrics import measure
 from graphopt.backends.precision_sensitivity import measure_sensitivity
 from graphopt.calibration import Dataset, Feed
 from graphopt.calibration.precision_copies import Copies
-from graphopt.calibration.precision_segments import float_piece
+from graphopt.calibration.precision_pieces import piece
 from graphopt.calibration.precision_sources import Source, find_sources
 from graphopt.calibration.session import open_session
-from graphopt.calibration.shapes import infer
 from graphopt.calibration.weights import detached
 from graphopt.ir import Graph, load, to_proto
 from graphopt.passes import find_pass
@@ -99,11 +98,10 @@ class Subject:
         names = copies.copy(list(model.model.graph.node), source)
         outputs = [names.get(name, name) for name in ends]
         feeds = list(self.samples)
-        inferred = infer(model.model, {name: value.shape for name, value in feeds[0].items()})
-        piece = float_piece(copies.finished(), inferred, outputs)
-        session = open_session(piece.fed_like({name: [feed[name] for feed in feeds] for name in piece.inputs}))
+        whole = piece(copies.finished(), outputs)
+        session = open_session(whole.fed_like({name: [feed[name] for feed in feeds] for name in whole.inputs}))
         for feed in feeds:
-            session.run(None, {name: feed[name] for name in piece.inputs})
+            session.run(None, {name: feed[name] for name in whole.inputs})
 
     def real(self) -> float:
         """What the quantized model has lost."""

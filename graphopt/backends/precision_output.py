@@ -23,8 +23,9 @@ from graphopt.calibration import Dataset, Feed
 from graphopt.calibration.budget import default_budget
 from graphopt.calibration.lanes import in_lanes, lanes_of
 from graphopt.calibration.precision_copies import open_copies
+from graphopt.calibration.precision_pieces import Piece, piece
 from graphopt.calibration.precision_powers import require_finite
-from graphopt.calibration.precision_segments import Piece, Segment, float_piece, segments
+from graphopt.calibration.precision_segments import Segment, segments
 from graphopt.calibration.precision_sources import Identity, Source
 from graphopt.calibration.session import run_session
 from graphopt.calibration.shapes import Inferred, infer
@@ -101,7 +102,7 @@ class _Run:
         needed = dict.fromkeys(chain(wanted, *(segment.needs for segment in self._segments)))
         self._needed = list(needed)
         inputs = {value.name for value in model.model.graph.input}
-        self._float = float_piece(model, inferred, [name for name in needed if name not in inputs])
+        self._float = piece(model, [name for name in needed if name not in inputs])
         self._together = max(1, budget // 2 // max(1, sum(inferred.sizes(self._needed).values())))
 
     def over(self, samples: Dataset, measures: Mapping[Identity, Measure]) -> int:

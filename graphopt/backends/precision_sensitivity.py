@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from graphopt.analysis.precision_types import Grade, Regions, Sensitivity
 from graphopt.backends.precision_local import measure_local
 from graphopt.backends.precision_output import OutputMetric, measure_output
 from graphopt.backends.precision_prior import estimate
 from graphopt.calibration import Dataset
 from graphopt.calibration.float_fit import misfits
-from graphopt.calibration.precision_sources import find_sources
+from graphopt.calibration.precision_sources import Identity, find_sources
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph
 from graphopt.ir.float_parameters import LOW_FLOATS
@@ -64,9 +67,28 @@ def measure_sensitivity(
         grade,
         {key: error for (is_tensor, key), error in found.items() if not is_tensor},
         {key: error for (is_tensor, key), error in found.items() if is_tensor},
-        {**_without_plan(graph, regions), **_beyond_range(graph, regions, samples, threads)},
+        {
+            **_unmeasurable(regions, found),
+            **_without_plan(graph, regions),
+            **_beyond_range(graph, regions, samples, threads),
+        },
         count,
     )
+
+
+def _unmeasurable(regions: Regions, found: Mapping[Identity, float]) -> dict[tuple[str, str], str]:
+    """Regions with a loss that isn't finite: a mask of −∞, and what float16 makes of one of −3e38."""
+    lost = {identity for identity, error in found.items() if not math.isfinite(error)}
+    reasons = {key: "what it loses isn't finite" for is_tensor, key in lost if not is_tensor}
+    for border in regions.borders:
+        for name in (border.writer, *border.readers):
+            region = None if name is None else regions[name]
+            if region is None or (name == border.writer and not region.writes_form):
+                continue
+            for precision in region.precisions:
+                if (True, (border.tensor, PRECISIONS[precision].form)) in lost:
+                    reasons[region.name, precision] = f"what '{border.tensor}' loses isn't finite"
+    return reasons
 
 
 def _without_plan(graph: Graph, regions: Regions) -> dict[tuple[str, str], str]:

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from math import isqrt
-from typing import Any
 
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto
 
 from graphopt.calibration.precision_copies import Copies
+from graphopt.calibration.precision_pieces import Piece, piece
 from graphopt.calibration.precision_sources import Source
 from graphopt.calibration.prefix import reads
 from graphopt.calibration.shapes import Inferred
@@ -31,33 +30,6 @@ from graphopt.calibration.weights import Detached
 # More cuts are more sessions to open and more tensors to hold; a dozen tails together are six models.
 _MOST_SEGMENTS = 12
 _NOT_IN_NUMPY = (TensorProto.BFLOAT16, TensorProto.STRING)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some nodes of a model, to be run by themselves.
-
-    Attributes:
-        model: without declared inputs.
-        inputs: tensors that it is fed with.
-        outputs: in the order in which a run gives them.
-    """
-
-    model: Detached
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def fed_like(self, values: Mapping[str, Sequence[NDArray[Any]]]) -> Detached:
-        """The model, its inputs declared as those values are; sizes only where all samples agree."""
-        whole = self.model.model
-        piece = ModelProto()
-        piece.CopyFrom(whole)
-        for name in self.inputs:
-            arrays = values[name]
-            kind = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
-            shape = list(arrays[0].shape) if len({array.shape for array in arrays}) == 1 else [None] * arrays[0].ndim
-            piece.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
-        return Detached(piece, self.model.weights)
 
 
 @dataclass(frozen=True)
@@ -95,11 +67,6 @@ def segments(
         budget: bytes that a probe's outputs for one sample may take; a segment with more is measured in parts.
     """
     return _Cutter(model, inferred, wanted, budget).segments(sources)
-
-
-def float_piece(model: Detached, inferred: Inferred, outputs: Sequence[str]) -> Piece:
-    """The model itself, as far as these tensors need it."""
-    return _Cutter(model, inferred, outputs, 0).piece(model, outputs, lambda _: False)
 
 
 class _Cutter:
@@ -224,30 +191,5 @@ class _Cutter:
         return self.piece(self.model, outputs, is_fed)
 
     def piece(self, model: Detached, outputs: Sequence[str], is_fed: Callable[[str], bool]) -> Piece:
-        """The nodes that the outputs need, up to what is fed; graph inputs always are."""
-        graph = model.model.graph
-        producers = {name: node for node in graph.node for name in node.output if name}
-        sparse = {tensor.values.name for tensor in graph.sparse_initializer}
-        initializers = {tensor.name for tensor in graph.initializer} | sparse
-        needed: set[int] = set()
-        inputs: dict[str, None] = {}
-        kept: set[str] = set()
-        todo = list(outputs)
-        while todo:
-            name = todo.pop()
-            if name in initializers:
-                kept.add(name)
-            elif name not in producers or (name not in self.free and name in self.made and is_fed(name)):
-                inputs[name] = None
-            elif id(producers[name]) not in needed:
-                needed.add(id(producers[name]))
-                todo.extend(reads(producers[name]))
-        whole = model.model
-        piece = ModelProto(ir_version=whole.ir_version, opset_import=whole.opset_import, functions=whole.functions)
-        piece.graph.name = graph.name
-        piece.graph.node.extend(node for node in graph.node if id(node) in needed)
-        piece.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in kept)
-        piece.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in kept)
-        piece.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
-        weights = {name: model.weights[name] for name in kept if name in model.weights}
-        return Piece(Detached(piece, weights), tuple(inputs), tuple(outputs))
+        """Of the model, or of one with copies, up to what is fed of the float model's tensors."""
+        return piece(model, outputs, lambda name: name in self.made and name not in self.free and is_fed(name))
