@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -165,11 +166,11 @@ def test_other_forms_of_weights() -> None:
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt"])
 @pytest.mark.parametrize("block", [32, 128])
-def test_blocks_of_4_bits_are_those_that_the_pass_writes(target: str, block: int) -> None:
+def test_blocks_of_4_bits_are_those_that_the_pass_writes(target: str, block: Literal[32, 128]) -> None:
     """Of 250 and 512 inputs: a last block that is shorter, or blocks that divide, as the target has it."""
     body = "a = MatMul(x, w_a) \n g = Relu(a) \n y = Gemm(g, w_b, bias_b)"
-    shapes = {"w_a": (250, 512), "w_b": (512, 24), "bias_b": (24,)}
-    graph = from_proto(model(body, "float[8, 250] x", "float[8, 24] y", **shapes))
+    source = model(body, "float[8, 250] x", "float[8, 24] y", w_a=(250, 512), w_b=(512, 24), bias_b=(24,))
+    graph = from_proto(source)
     infer(graph)
     regions = find_regions(graph, find_target(target))
     graph.plan.target = target
