@@ -33,7 +33,7 @@ OPSET = 21
 # Without a target: any block, and positive scales, which no engine minds.
 _PORTABLE = BlockRule(sizes=(16, 32, 64, 128, 256), signed=False)
 # Asked where there is no target: what cannot be written, or not without growing the file.
-_CONDITIONS = ("right-matrix", "own-weight")
+_CONDITIONS = ("right-matrix", "many-inputs", "own-weight")
 
 
 @dataclass(frozen=True)

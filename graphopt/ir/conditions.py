@@ -123,13 +123,36 @@ def _matrix(node: Node) -> Constant | None:
     return weight
 
 
-def _even_blocks(_graph: Graph, node: Node) -> bool:
-    # OpenVINO 2026.4.1 refuses the model otherwise, and TensorRT's documentation asks for it.
+def _inputs(node: Node) -> int:
+    """How many products a MatMul or Gemm with a constant matrix on the right sums up; 0 for others."""
     weight = _matrix(node)
     if weight is None:
-        return False
-    inputs = weight.shape[1] if node.op == "Gemm" and node.attr("transB", 0) else weight.shape[0]
-    return fitting_block(inputs, _SMALL_BLOCK, divides=True) is not None
+        return 0
+    return weight.shape[1] if node.op == "Gemm" and node.attr("transB", 0) else weight.shape[0]
+
+
+def _many_inputs(_graph: Graph, node: Node) -> bool:
+    return _inputs(node) >= LEAST_BLOCK
+
+
+def _matrix_data(_graph: Graph, node: Node) -> bool:
+    # Of a vector OpenVINO 2026.4.1 makes no FullyConnected with compressed weights.
+    return node.inputs[0].shape is None or len(node.inputs[0].shape) > 1
+
+
+def _no_matrix_added(graph: Graph, node: Node) -> bool:
+    # onnxruntime 1.31 first makes a Gemm of both (MatMulAddFusion), and of one whose bias is a matrix no MatMulNBits.
+    result = node.outputs[0]
+    reader = graph.sole_consumer(result)
+    if node.op != "MatMul" or reader is None or not reader.is_op("Add") or result.shape is None:
+        return True
+    other = reader.inputs[1] if reader.inputs[0] is result else reader.inputs[0]
+    return len(result.shape) != 2 or other.shape is None or len(other.shape) != 2
+
+
+def _even_blocks(_graph: Graph, node: Node) -> bool:
+    # OpenVINO 2026.4.1 refuses the model otherwise, and TensorRT's documentation asks for it.
+    return fitting_block(_inputs(node), _SMALL_BLOCK, divides=True) is not None
 
 
 def _even_count(_graph: Graph, node: Node) -> bool:
@@ -176,6 +199,9 @@ CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "right-matrix": (_right_matrix, "its weight isn't a constant float32 matrix on the right"),
     "own-weight": (_own_weight, "its weight is read by other operators, too, and would be stored twice"),
     "plain-gemm": (_plain_gemm, "its data is transposed, its alpha or beta isn't 1, or its bias isn't a vector"),
+    "many-inputs": (_many_inputs, f"it has fewer than {LEAST_BLOCK} inputs"),
+    "matrix-data": (_matrix_data, "it reads a vector"),
+    "no-matrix-added": (_no_matrix_added, "a matrix is added to its result, which onnxruntime makes one Gemm of"),
     "even-blocks": (_even_blocks, f"no block of {LEAST_BLOCK} to {_SMALL_BLOCK} weights divides its inputs"),
     "even-count": (_even_count, "its weight has an odd number of values, which can't be stored two in a byte"),
     "zero-pad": (_zero_pad, "it pads with a value other than 0"),

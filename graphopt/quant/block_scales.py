@@ -50,6 +50,8 @@ def fitting_block(size: int, block: int, *, divides: bool) -> int | None:
     Returns:
         `block`, or fewer; None where only blocks of less than LEAST_BLOCK would do.
     """
+    if size < LEAST_BLOCK:
+        return None
     if not divides:
         return block
     if size <= block:

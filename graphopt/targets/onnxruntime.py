@@ -111,7 +111,7 @@ ONNXRUNTIME = Target(
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
             operators=frozenset({"Gemm", "MatMul"}),
-            conditions=("right-matrix", "plain-gemm", "own-weight"),
+            conditions=("right-matrix", "many-inputs", "plain-gemm", "no-matrix-added", "own-weight"),
             source="MatMulNBits of onnxruntime's CPU provider",
         ),
         "int8": PrecisionRule(

@@ -114,7 +114,7 @@ OPENVINO = Target(
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
             operators=frozenset({"Gemm", "MatMul"}),
-            conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks"),
+            conditions=("right-matrix", "matrix-data", "plain-gemm", "own-weight", "even-blocks"),
             source="OpenVINO documentation, 4-bit Weight Quantization; FullyConnected with i4 weights in 2026.4.1",
         ),
         "int8": PrecisionRule(

@@ -74,7 +74,7 @@ TENSORRT = Target(
         "int4-weights": PrecisionRule(
             written="DQ in blocks (opset 21)",
             operators=frozenset({"Gemm", "MatMul"}),
-            conditions=("right-matrix", "plain-gemm", "own-weight", "even-blocks", "even-count"),
+            conditions=("right-matrix", "matrix-data", "plain-gemm", "own-weight", "even-blocks", "even-count"),
             source="int4 weights and 'int4_block_dq' in the plans of TensorRT-RTX 1.7.1 for SM80, SM89 and SM120",
         ),
         "int8": PrecisionRule(

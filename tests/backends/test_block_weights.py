@@ -121,12 +121,27 @@ def with_bias(net: onnx.ModelProto) -> onnx.ModelProto:
     return net
 
 
+def with_a_matrix_added(net: onnx.ModelProto) -> onnx.ModelProto:
+    net.graph.node[1].output[0] = "m"
+    net.graph.node.append(helper.make_node("Add", ["m", "r"], ["y"], "sum"))
+    net.graph.input.append(helper.make_tensor_value_info("r", 1, [4, 32]))
+    return net
+
+
+def of_a_vector(net: onnx.ModelProto) -> onnx.ModelProto:
+    net.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", 1, [64]))
+    net.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, [32]))
+    return net
+
+
 FORMS: dict[str, tuple[Callable[[], onnx.ModelProto], str, str]] = {
     "onnxruntime, 8 to a block": (lambda: blocks(8), "onnxruntime", "blocks of 8"),
     "onnxruntime, transB": (lambda: turned(blocks(32, axis=1)), "onnxruntime", "turned over"),
     "onnxruntime, on the left": (lambda: on_the_left(blocks(32, axis=1)), "onnxruntime", "on the right"),
     "onnxruntime, read twice": (lambda: read_twice(blocks(32)), "onnxruntime", "read by 2 nodes"),
     "onnxruntime, bias": (lambda: with_bias(blocks(32)), "onnxruntime", "bias isn't a vector"),
+    "onnxruntime, a sum": (lambda: with_a_matrix_added(blocks(32)), "onnxruntime", "a matrix is added"),
+    "openvino, a vector": (lambda: of_a_vector(blocks(32)), "openvino", "reads a vector"),
     "openvino, on the left": (lambda: on_the_left(blocks(32, axis=1)), "openvino", "on the right"),
 }
 

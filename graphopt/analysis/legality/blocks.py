@@ -13,6 +13,9 @@ from graphopt.ir.block_weights import INT4_WEIGHTS, is_block_weight
 from graphopt.ir.conditions import unmet
 from graphopt.targets.spec import BlockRule
 
+# What decides whether blocks are worth it, and which: here they are given.
+_OF_PLANNING = frozenset({"even-blocks", "many-inputs"})
+
 
 def check_blocks(scene: Scene) -> Iterator[Found]:
     """Each block-wise DequantizeLinear of a stored 4-bit weight, in nested graphs too."""
@@ -59,7 +62,7 @@ def _problems(
         alone, transposed = inner.get(reader.name), reader.op == "Gemm" and bool(reader.attr("transB", 0))
         if not reader.is_op("Gemm", "MatMul") or alone is None:
             yield f"{reader} reads it"
-        elif (reason := unmet(scene.inner, alone, tuple(c for c in conditions if c != "even-blocks"))) is not None:
+        elif (reason := unmet(scene.inner, alone, tuple(c for c in conditions if c not in _OF_PLANNING))) is not None:
             yield f"{reader}: {reason}"
         elif not rule.transposed and (turned or transposed):
             yield f"it is turned over for {reader}"
