@@ -88,7 +88,9 @@ def _measure(
     found: list[_Layer] = []
     for layer in _layers(compiled):
         whole = layer.kernel.seconds * (WARM_UP + runs) - prepared.get(layer.kernel.name, 0.0) * WARM_UP
-        found.append(replace(layer, kernel=replace(layer.kernel, seconds=max(whole / runs, 0.0))))
+        # Rounding may leave nothing of a quick layer.
+        least = min(layer.kernel.seconds, _ROUNDED_OFF)
+        found.append(replace(layer, kernel=replace(layer.kernel, seconds=max(whole / runs, least))))
     return found
 
 
