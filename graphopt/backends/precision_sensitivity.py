@@ -40,7 +40,8 @@ def measure_sensitivity(
         memory_budget: bytes for what is held besides the model; None means a quarter of the memory that is available.
 
     Returns:
-        The table. What loses nothing is left out: float32, and what the plan rounds nothing for.
+        The table. What loses nothing is left out: float32, and what the plan rounds nothing for; and what loses more
+        than can be told, whose readers it is forbidden to.
 
     Raises:
         ConfigError: the grade needs samples, or takes no metric, or a planned tensor has no range.
@@ -65,8 +66,8 @@ def measure_sensitivity(
         )
     return Sensitivity(
         grade,
-        {key: error for (is_tensor, key), error in found.items() if not is_tensor},
-        {key: error for (is_tensor, key), error in found.items() if is_tensor},
+        {key: error for (is_tensor, key), error in found.items() if not is_tensor and math.isfinite(error)},
+        {key: error for (is_tensor, key), error in found.items() if is_tensor and math.isfinite(error)},
         {
             **_unmeasurable(regions, found),
             **_without_plan(graph, regions),

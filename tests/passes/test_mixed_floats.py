@@ -155,3 +155,27 @@ def test_a_sum_that_overflows_on_the_way() -> None:
         "a": "float16", "up": "float16", "wide": "float32", "down": "float16", "y": "float16",
     }  # fmt: skip
     assert [n.input[0] for n in result.after.graph.node if n.op_type == "Clip"] == ["wide"]
+
+
+def test_a_mask_of_infinities_stays_in_float32() -> None:
+    """What float16 loses of −∞ can't be measured; the products around it are in float16 all the same."""
+    pytest.importorskip("tensorrt_rtx")
+    net = network(
+        """
+        q = MatMul(x, w1) k = MatMul(x, w2) v = MatMul(x, w3)
+        t = Transpose<perm=[0,2,1]>(k)
+        s = MatMul(q, t) c = Greater(s, zero) m = Where(c, s, low) p = Softmax(m)
+        o = MatMul(p, v)
+        y = MatMul(o, w4)
+        """,
+        "1,16,32", "1,16,32", {"zero": -1.0, "low": -np.inf}, w1=(32, 32), w2=(32, 32), w3=(32, 32), w4=(32, 32),
+    )  # fmt: skip
+    rules = [f"{name}=float16" for name in ("m", "p", "s", "o", "q", "k", "v", "y")]
+    result = compiled(net, np.random.default_rng(0).normal(size=(4, 16, 32)), *rules, allowed=("float16",))
+    precisions, reasons = result.choice.chosen.precisions, result.choice.reasons
+    assert precisions["p"] == "float32"
+    assert "what 'm' loses isn't finite" in reasons["p"]
+    products = dict.fromkeys(("q", "k", "v", "s", "o", "y"), "float16")
+    assert {name: precisions[name] for name in products} == products
+    found = result.computed()
+    assert {name: found[name] for name in products} == products
