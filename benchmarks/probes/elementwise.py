@@ -108,6 +108,25 @@ add(
 )
 
 
+def one_side(operator: Operator, before: bool) -> Build:
+    """Conv → Q/DQ → operator → Conv, or Conv → operator → Q/DQ → Conv."""
+
+    def build(net: Net) -> None:
+        x = net.opening(relu=False)
+        net.closing(operator(net, net.qdq(x)) if before else net.qdq(operator(net, x)), subject=True)
+
+    return build
+
+
+for _name, _op, _operator in (
+    ("global max pool", "GlobalMaxPool", unary("GlobalMaxPool")),
+    ("reduce max over the picture", "ReduceMax", reduction("ReduceMax", [2, 3])),
+    ("reduce min over the picture", "ReduceMin", reduction("ReduceMin", [2, 3])),
+):
+    add(f"{_name}, signed, Q before only", _op, one_side(_operator, before=True))
+    add(f"{_name}, signed, Q behind only", _op, one_side(_operator, before=False))
+
+
 def prescribed(operator: Operator) -> Build:
     """Conv → Q/DQ → operator → Q/DQ with a scale of 1/256 from 0 on → Conv, as LiteRT prescribes it."""
 

@@ -43,7 +43,10 @@ def _one_group(_graph: Graph, node: Node) -> bool:
     return node.attr("group", 1) == 1
 
 
-_MOVES = frozenset({"DepthToSpace", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split", "Transpose"}) | RESHAPES
+_MOVES = RESHAPES | {
+    *("DepthToSpace", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin", "Resize", "Slice", "SpaceToDepth", "Split"),
+    "Transpose",
+}
 
 
 def _unjoined(_graph: Graph, node: Node) -> bool:

@@ -105,6 +105,20 @@ def test_openvino_averages_padding_among_values_from_0_on_in_integers() -> None:
     assert sqnr_db(ours, theirs) > 40
 
 
+@pytest.mark.parametrize("largest", ["GlobalMaxPool(a)", "ReduceMax<axes=[2,3]>(a)", "ReduceMin<axes=[2,3]>(a)"])
+def test_openvino_reads_extremes_in_integers(largest: str) -> None:
+    """With Q behind a float ReduceMax what reads it computes something else: 8 dB were left of a network."""
+    source = model(
+        f"a = Conv(x, w)\n m = {largest}\n f = Flatten(m)\n y = Gemm(f, g)", X, "float[N,5] y", w=(8, 8, 3, 3), g=(8, 5)
+    )
+    result = quantize_model(source, "openvino")
+    assert result.reads_quantized(result.find(largest.partition("(")[0].partition("<")[0]), 0)
+    assert not result.reads_quantized(result.find("Flatten"), 0)
+    feeds = random_feeds(source)
+    (ours,), (theirs,) = run(result.after, feeds), *openvino.run(result.after, [feeds])
+    assert sqnr_db(ours, theirs) > 40
+
+
 def test_tensorrt_has_no_integer_transposed_convolution() -> None:
     """Which the table knows: the layer stays float and keeps its weights, with a remark."""
     source = model("r = Relu(x)\n y = ConvTranspose<strides=[2,2]>(r, w)", X, "float[A,B,C,D] y", w=(8, 8, 3, 3))
