@@ -84,38 +84,39 @@ def solve_blocks(
     axis, block = scheme.channel_axis, scheme.block
     if axis is None or block is None:
         raise ValueError(f"not a scheme in blocks: {scheme}")
-    front: Array = np.moveaxis(weights, axis, -1).astype(np.float64)
-    rows = _cut(front, block)
-    covering = solve_params(Range(rows.min(axis=-1), rows.max(axis=-1)), scheme)
+    rows = _cut(np.moveaxis(weights, axis, -1), block)
+    ends: list[Array] = [end.astype(np.float64) for end in (rows.min(axis=-1), rows.max(axis=-1))]
+    covering = solve_params(Range(*ends), scheme)
     scale, zero_point = covering.scale, covering.zero_point
     if search:
         everywhere = np.ones(weights.shape[axis], np.float64)
         counted = _cut(everywhere if importance is None else importance, block)
         signed = signed and scheme.symmetric
-        scale, zero_point = _search(rows, np.broadcast_to(counted, rows.shape), covering, signed=signed)
+        scale, zero_point = _search(rows, counted, covering, signed=signed)
     return QuantParams(scheme, np.moveaxis(scale, -1, axis), np.moveaxis(zero_point, -1, axis))
 
 
-def _cut(values: Array, block: int) -> Array:
+def _cut(values: NDArray[Any], block: int) -> NDArray[Any]:
     """[…, size] → […, blocks, block]; zeros, which every grid has, fill the last one."""
     missing = -values.shape[-1] % block
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
-    return padded.reshape(*values.shape[:-1], -1, block)
+    if missing:
+        values = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+    return values.reshape(*values.shape[:-1], -1, block)
 
 
 def _search(
-    rows: Array, importance: Array, covering: QuantParams, *, signed: bool
+    rows: NDArray[Any], importance: Array, covering: QuantParams, *, signed: bool
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """(scales, zero points) of blocks […, blocks, block], from those that clip nothing."""
+    """(scales, zero points) of blocks […, blocks, block], from those that clip nothing; importance [blocks, block]."""
     shape, width = rows.shape[:-1], rows.shape[-1]
-    flat, counted = rows.reshape(-1, width), importance.reshape(-1, width)
+    flat = rows.reshape(-1, width)
     scale, zero = covering.scale.reshape(-1).astype(np.float64), covering.zero_point.reshape(-1).astype(np.float64)
     step = max(1, _CHUNK // width)
     for start in range(0, len(flat), step):
         part = slice(start, start + step)
-        scale[part], zero[part] = _search_rows(
-            flat[part], counted[part], covering.scheme, scale[part], zero[part], signed=signed
-        )
+        chosen: Array = flat[part].astype(np.float64)
+        counted = importance[np.arange(start, start + len(chosen)) % len(importance)]
+        scale[part], zero[part] = _search_rows(chosen, counted, covering.scheme, scale[part], zero[part], signed=signed)
     return scale.astype(np.float32).reshape(shape), zero.astype(covering.scheme.numpy).reshape(shape)
 
 

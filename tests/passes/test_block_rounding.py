@@ -78,7 +78,12 @@ def only_weight(net: onnx.ModelProto) -> NDArray[np.float64]:
     return constants(plain(net))[node.output[0]].astype(np.float64)
 
 
-def test_one_layer_is_better_than_the_published_algorithm_on_new_inputs() -> None:
+@pytest.mark.parametrize("at_once", [1 << 22, 96 * 9])
+def test_one_layer_is_better_than_the_published_algorithm_on_new_inputs(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """At once, or a few rows after the other."""
+    monkeypatch.setattr("graphopt.passes._block_rounding._MOST_WEIGHTS", at_once)
     net = model("y = MatMul(x, w)", "float[n,96] x", "float[n,40] y", w=(96, 40))
     weight = numpy_helper.to_array(net.graph.initializer[0]).astype(np.float64)
     samples, unseen = correlated(600, 96, 1), correlated(2000, 96, 2).astype(np.float64)
