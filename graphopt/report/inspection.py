@@ -8,6 +8,7 @@ from math import prod
 
 from graphopt.analysis.macs import INTEGER_LINEAR, linear_kind, node_macs
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
+from graphopt.ir.block_weights import block_weight, is_block_weight
 from graphopt.ir.to_proto import value_bytes
 
 
@@ -33,6 +34,7 @@ class Inspection:
         macs_unknown: layers of these kinds whose shapes aren't known; they are not in `macs`.
         linear_layers, quantized_layers: layers of these kinds, and those of them that read integers.
         quantized_macs: the part of `macs` that the quantized layers have.
+        block_layers: layers in float whose weights are stored in blocks of 4 bits.
         external_data: whether values are stored outside of the model file.
         notes: what loading had to change.
     """
@@ -52,6 +54,7 @@ class Inspection:
     linear_layers: int
     quantized_layers: int
     quantized_macs: int
+    block_layers: int
     external_data: bool
     files: tuple[str, ...]
     notes: tuple[str, ...]
@@ -79,6 +82,7 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
         linear_layers=len(layers),
         quantized_layers=sum(quantized for _, _, quantized in layers),
         quantized_macs=sum(macs or 0 for _, macs, quantized in layers if quantized),
+        block_layers=sum(any(block_weight(t) is not None for t in node.inputs[:2]) for node, _, _ in layers),
         external_data=facts.has_external_data,
         files=tuple(str(f) for f in facts.source_files),
         notes=tuple(facts.notes),
@@ -90,7 +94,7 @@ def _is_quantized(graph: Graph, node: Node) -> bool:
     if node.op in INTEGER_LINEAR:
         return True
     producers = [graph.producer(t) for t in node.inputs[:2]]
-    return all(p is not None and p.is_op("DequantizeLinear") for p in producers)
+    return all(p is not None and p.is_op("DequantizeLinear") and not is_block_weight(p) for p in producers)
 
 
 def _port(tensor: Tensor) -> Port:

@@ -98,6 +98,7 @@ def inspection_page(found: Inspection) -> Document:
         ("parameters", f"{count_text(found.parameters)} ({bytes_text(found.weight_bytes)})"),
         ("MACs", f"{macs} (a batch of 1)" if found.macs else macs),
         ("quantized", f"{found.quantized_layers} of {counted(found.linear_layers, 'linear layer')}{share}"),
+        *([("4-bit weights", counted(found.block_layers, "linear layer"))] if found.block_layers else []),
         ("external data", f"in {', '.join(found.files[1:])}" if found.external_data else "none"),
     )
     return [
