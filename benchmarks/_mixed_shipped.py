@@ -60,8 +60,8 @@ def main(options: argparse.Namespace) -> None:
                 continue
             engine = find_engine(graphopt.find_target(target))
             again = Stopwatch(engine, entry.path, feeds[0], threads=options.threads).time(result.model)
-            if again.likely_speedup + again.uncertainty < 1:
-                slower.append(f"{name} in {target} ({again.likely_speedup:.2f})")
+            if again.median_high < 1:
+                slower.append(f"{name} in {target} ({again.speedup:.2f})")
             by_name = {c.name: c for c in found.candidates}
             shipped, original = found.shipped, by_name["original"]
             table.row([
@@ -73,7 +73,7 @@ def main(options: argparse.Namespace) -> None:
                 "" if shipped.accuracy is None else f"{100 * shipped.accuracy:.2f}",
                 f"{shipped.sqnr_db:.1f}",
                 *(_speed(c) for c in (by_name["float"], by_name["int8"], shipped)),
-                f"{again.likely_speedup:.2f} ({again.speedup_low:.2f} to {again.speedup_high:.2f})",
+                f"{again.speedup:.2f} ({again.speedup_low:.2f} to {again.speedup_high:.2f})",
                 f"{shipped.weight_bytes / original.weight_bytes:.2f}",
                 f"{seconds:.1f}",
             ])  # fmt: skip
@@ -81,4 +81,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _speed(candidate: Candidate) -> str:
-    return "" if candidate.latency is None else f"{candidate.latency.likely_speedup:.2f}"
+    return "" if candidate.latency is None else f"{candidate.latency.speedup:.2f}"

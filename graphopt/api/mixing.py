@@ -198,8 +198,8 @@ class Mixing:
         if self.budget.kind != "latency" or candidate.latency is None:
             return candidate.cost <= limit * (1 + 1e-6)
         if self.budget.unit == "x":
-            speed = candidate.latency.likely_speedup
-            return self.budget.value * (speed + min(candidate.latency.uncertainty, _SLACK * speed)) >= 1
+            found = candidate.latency
+            return self.budget.value * min(found.median_high, (1 + _SLACK) * found.speedup) >= 1
         return candidate.latency.seconds <= limit
 
     def _neighbours(self, index: int, clock: Clock | None) -> None:
@@ -279,7 +279,7 @@ class Mixing:
     def _rough(self) -> list[str]:
         if not any(t.candidate.latency is not None and t.candidate.latency.is_rough for t in self.trials):
             return []
-        return ["the machine was busy with something else: likely speeds are those of the fastest tenth of calls"]
+        return ["the machine was busy with something else: speeds are rough (quartiles in brackets)"]
 
     def _missed(self, shipped: Candidate) -> list[str]:
         if shipped.within_budget is not False:

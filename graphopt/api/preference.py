@@ -57,24 +57,20 @@ def is_slower(candidate: Candidate) -> bool:
     latency = candidate.latency
     if latency is None:
         return candidate.cost_share is not None and candidate.cost_share > 1 + 1e-9
-    return latency.likely_speedup + (_noise(candidate) if candidate.name in _LOSSLESS else 0.0) < 1
+    return (latency.median_high if candidate.name in _LOSSLESS else latency.speedup) < 1
 
 
 def _speed(candidate: Candidate) -> float:
     """Times as fast as the original."""
     if candidate.latency is not None:
-        return candidate.latency.likely_speedup
+        return candidate.latency.speedup
     return 1 / candidate.cost_share if candidate.cost_share and candidate.name != ORIGINAL else 1.0
 
 
 def _as_fast(candidate: Candidate, fastest: Candidate) -> bool:
     """Whether measuring doesn't tell them apart."""
-    return _speed(fastest) - _speed(candidate) <= _noise(fastest) + _noise(candidate)
-
-
-def _noise(candidate: Candidate) -> float:
-    """How far its speed may be off."""
-    return 0.0 if candidate.latency is None else candidate.latency.uncertainty
+    low = _speed(fastest) if fastest.latency is None else fastest.latency.median_low
+    return low <= (_speed(candidate) if candidate.latency is None else candidate.latency.median_high)
 
 
 def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -> str:

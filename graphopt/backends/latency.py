@@ -41,7 +41,8 @@ class Latency:
         reference_seconds, seconds: medians of a call.
         speedup: median over rounds of the reference's time over the model's: above 1, the model is faster.
         speedup_low, speedup_high: quartiles of the same.
-        undisturbed: the reference's time over the model's, in the fastest tenth of each one's rounds.
+        median_low, median_high: where the median of ever more rounds would be, with 95 %: order statistics, whatever
+            the distribution (rounds on a busy machine have tails that quartiles don't show).
     """
 
     engine: str
@@ -53,22 +54,13 @@ class Latency:
     speedup: float
     speedup_low: float
     speedup_high: float
-    undisturbed: float
+    median_low: float
+    median_high: float
 
     @property
     def is_rough(self) -> bool:
-        """Whether rounds differ so much that the median says little: the machine was busy with something else."""
+        """Whether rounds differ much: the machine was busy with something else."""
         return self.speedup_high > _ROUGH * self.speedup_low
-
-    @property
-    def likely_speedup(self) -> float:
-        """The speed-up on a machine that does nothing else, by the best evidence there is."""
-        return self.undisturbed if self.is_rough else self.speedup
-
-    @property
-    def uncertainty(self) -> float:
-        """How far the median may be off: the 95 % notch of a box plot (McGill, Tukey and Larsen, 1978)."""
-        return 1.57 * (self.speedup_high - self.speedup_low) / math.sqrt(self.rounds)
 
 
 def measure_latency(
@@ -100,7 +92,10 @@ def measure_latency(
         first, second = (_time(run, calls) for run in order)
         times.append((first, second) if index % 2 == 0 else (second, first))
     measured = np.array(times)
-    low, middle, high = np.quantile(measured[:, 0] / measured[:, 1], (0.25, 0.5, 0.75))
+    ratios = np.sort(measured[:, 0] / measured[:, 1])
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    # Of n values below and above the median there are binomially many: n / 2 ± 1.96 · √n / 2.
+    first, last = len(ratios) / 2 - 0.98 * math.sqrt(len(ratios)), len(ratios) / 2 + 0.98 * math.sqrt(len(ratios))
     medians = np.median(measured, axis=0) / calls
     return Latency(
         engine=engine,
@@ -112,7 +107,8 @@ def measure_latency(
         speedup=float(middle),
         speedup_low=float(low),
         speedup_high=float(high),
-        undisturbed=undisturbed(list(measured[:, 0])) / undisturbed(list(measured[:, 1])),
+        median_low=float(ratios[max(0, math.floor(first))]),
+        median_high=float(ratios[min(len(ratios) - 1, math.ceil(last))]),
     )
 
 

@@ -141,8 +141,7 @@ def _seconds(candidate: Candidate, found: Mixed) -> str:
 def _speed(candidate: Candidate, found: Mixed) -> str:
     latency = candidate.latency
     if latency is not None:
-        spread = f"({latency.speedup_low:.2f} to {latency.speedup_high:.2f})"
-        return f"{latency.speedup:.2f} {spread}{f', likely {latency.undisturbed:.2f}' if latency.is_rough else ''}"
+        return f"{latency.speedup:.2f} ({latency.speedup_low:.2f} to {latency.speedup_high:.2f})"
     if found.engine or not candidate.cost_share:
         return ""
     if found.cost_kind != "latency":

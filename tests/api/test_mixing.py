@@ -58,7 +58,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Speeds], None]:
 
             def time(self, model: onnx.ModelProto) -> Latency:
                 speed = speeds(model)
-                return Latency("a clock", 1, 100, 1, 0.01, 0.01 / speed, speed, speed - 0.01, speed + 0.01, speed)
+                return Latency(
+                    "a clock",
+                    1,
+                    100,
+                    1,
+                    0.01,
+                    0.01 / speed,
+                    speed,
+                    speed - 0.01,
+                    speed + 0.01,
+                    speed - 0.01,
+                    speed + 0.01,
+                )
 
         monkeypatch.setattr(mixing, "Stopwatch", Clock)
 

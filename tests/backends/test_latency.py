@@ -63,14 +63,14 @@ def test_a_burst_of_other_work_shows_in_the_spread_and_not_in_the_figure(clock: 
     assert found.speedup_high > 1
 
 
-def test_a_busy_machine_leaves_the_fastest_calls(clock: Clock) -> None:
-    """Twice as fast, which hardly a round shows."""
-    slow, quick = clock.model("a", 0.2, 1.0, 0.4, 3.0, 0.2, 0.9), clock.model("b", 0.5, 0.1, 0.9, 2.0, 0.3)
-    found = measure_latency(slow, quick, engine="E", budget=60)
+def test_how_far_the_median_is_known(clock: Clock) -> None:
+    """Of 25 ratios 1, 2, … 25 the 8th and the 19th: 12.5 ± 4.9, rounded outwards."""
+    ratios = [float(k) for k in range(1, 26)]
+    model = clock.model("a", *[1.0] * 3, *ratios)
+    found = measure_latency(model, clock.model("b", 1.0), engine="E", budget=sum(ratios) + 24.5)
+    assert (found.rounds, found.speedup) == (25, 13)
+    assert (found.median_low, found.median_high) == (8, 19)
     assert found.is_rough
-    assert found.likely_speedup == found.undisturbed == pytest.approx(2)
     calm = measure_latency(clock.model("a", 0.2, 0.21), clock.model("b", 0.1), engine="E", budget=20)
     assert not calm.is_rough
-    assert calm.likely_speedup == calm.speedup
-    # Of so many rounds the median is known better than a single one's spread.
-    assert calm.uncertainty == pytest.approx(1.57 * (calm.speedup_high - calm.speedup_low) / calm.rounds**0.5)
+    assert (calm.median_low, calm.median_high) == pytest.approx((2, 2.1))
