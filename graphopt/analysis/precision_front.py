@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from graphopt.analysis.highs import Effort
 from graphopt.analysis.precision_hull import Hull, Point
 from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_terms import Paid, cost_of, error_of, terms_of
+from graphopt.analysis.precision_sums import sums_of
+from graphopt.analysis.precision_terms import Paid, cost_of, error_of
 from graphopt.analysis.precision_types import Problem, Solution
 
 # Dozens of programs may be solved, where the one of a budget that a user gives may take longer.
@@ -36,7 +37,7 @@ def front(problem: Problem, points: int = 24, *, effort: Effort = EFFORT) -> tup
     Raises:
         ConfigError: the choices contradict each other.
     """
-    hull = Hull(terms_of(problem), effort)
+    hull = Hull(sums_of(problem), effort)
     search = _Search(hull, effort)
     while len(search.points) < points and search.widest() is not None:
         search.split()

@@ -11,6 +11,7 @@ from graphopt.analysis.highs import Effort
 from graphopt.analysis.precision_cut import cut_of
 from graphopt.analysis.precision_linear import Linear
 from graphopt.analysis.precision_terms import Paid, Terms, cost_of, error_of
+from graphopt.errors import ConfigError
 
 # One unit of the first outweighs everything of the second: sums are about 2**64.
 _FIRST = 2**70
@@ -89,7 +90,11 @@ class Hull:
         best = self.linear.minimise(
             lambda paid: _weighed(paid, error, cost), self._effort, None if start is None else start.precisions
         )
-        assert best.precisions is not None  # `terms_of` leaves every region what it may always have
+        if best.precisions is None:
+            raise ConfigError(
+                "no assignment was found that gives every region the reader that its precision needs: "
+                "regions of different integer precisions are pinned in front of the same one; pin fewer"
+            )
         return Point(best.precisions, self.terms.of(best.precisions), best.proven)
 
     def _end(self, *, by_cost: bool) -> Point:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from graphopt.analysis.highs import Effort, within
 from graphopt.analysis.precision_hull import Hull
 from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_terms import cost_of, error_of, terms_of
+from graphopt.analysis.precision_sums import sums_of
+from graphopt.analysis.precision_terms import cost_of, error_of
 from graphopt.analysis.precision_types import CostKind, Problem, Solution
 from graphopt.errors import ConfigError
 
@@ -23,7 +24,7 @@ def least_error(problem: Problem, budget: float, *, effort: Effort = EFFORT) -> 
     Raises:
         ConfigError: none costs so little; the message has the least cost that can be had.
     """
-    hull = Hull(terms_of(problem), effort)
+    hull = Hull(sums_of(problem), effort)
     cheapest = evaluate(problem, hull.cheapest().precisions)
     if not within(cheapest.cost, budget):
         unit = problem.costs.kind
@@ -42,7 +43,7 @@ def least_cost(problem: Problem, max_error: float, *, effort: Effort = EFFORT) -
     Raises:
         ConfigError: none has so little error; the message has the least error that can be had.
     """
-    hull = Hull(terms_of(problem), effort)
+    hull = Hull(sums_of(problem), effort)
     best = evaluate(problem, hull.most_accurate().precisions)
     if not within(best.error, max_error):
         raise ConfigError(

@@ -10,7 +10,7 @@ from graphopt.analysis.highs import Effort
 from graphopt.analysis.precision_cut import cut_of
 from graphopt.analysis.precision_linear import Linear
 from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_terms import terms_of
+from graphopt.analysis.precision_sums import sums_of
 from tests.support.random_precision import every_solution, random_problem
 
 FLOAT_OR_INTEGER = (("float32", "int8"), ("float32", "int8"), ("float32",))
@@ -23,7 +23,7 @@ SEEDS, FACTORS = st.integers(0, 10**6), st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1
 @given(SEEDS, FACTORS, st.sampled_from([0.0, 0.5]))
 def test_a_cut_is_the_least_of_all(sets: tuple[tuple[str, ...], ...], seed: int, factor: float, sparse: float) -> None:
     problem = random_problem(seed, 8, sets, sparse=sparse)
-    terms = terms_of(problem)
+    terms = sums_of(problem)
     cut = cut_of(terms)
     assert cut is not None
     errors, costs = 2**40, round(2**40 * factor)
@@ -39,7 +39,7 @@ def test_a_cut_is_the_least_of_all(sets: tuple[tuple[str, ...], ...], seed: int,
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(SEEDS, FACTORS)
 def test_cut_and_program_agree(seed: int, factor: float) -> None:
-    terms = terms_of(random_problem(seed, 40, SEVERAL_PAIRS, needs=0.0))
+    terms = sums_of(random_problem(seed, 40, SEVERAL_PAIRS, needs=0.0))
     cut = cut_of(terms)
     assert cut is not None
     errors, costs = 2**40, round(2**40 * factor)
@@ -73,5 +73,5 @@ def test_what_no_cut_can_say_is_left_to_the_program() -> None:
     three = random_problem(0, 6, [("float32", "int8", "float16")])
     # A tensor that float32, int8 and float16 are read of: each of two of them would have to be on one side.
     triangle = random_problem(0, 12, [("float32", "int8"), ("float32", "float16"), ("int8", "float16")], needs=0.0)
-    assert cut_of(terms_of(three)) is None
-    assert cut_of(terms_of(triangle)) is None
+    assert cut_of(sums_of(three)) is None
+    assert cut_of(sums_of(triangle)) is None

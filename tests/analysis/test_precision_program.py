@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphopt.analysis.precision_problem import evaluate, is_feasible
 from graphopt.analysis.precision_program import EFFORT, least_cost, least_error
+from graphopt.analysis.precision_types import Border, Regions
 from graphopt.errors import ConfigError
 from tests.support.random_precision import every_solution, random_problem
 
@@ -71,6 +72,18 @@ def test_what_cannot_be_reached_names_what_can(sets: Sets) -> None:
     least = min(s.error for s in every_solution(pinned))
     with pytest.raises(ConfigError, match=rf"an error of {least / 2:.3g} .* the least is {least:.3g}"):
         least_cost(pinned, least / 2)
+
+
+def test_pins_that_no_reader_can_serve_are_an_error() -> None:
+    """Both need a reader in their own form, and have the same one."""
+    problem = random_problem(0, 3, [("float32", "int8", "int16x8")], needs=0.0)
+    regions = tuple(replace(r, needs_reader=r.name != "r2") for r in problem.regions.regions)
+    borders = tuple(Border(f"{name}.y", name, ("r2",)) for name in ("r0", "r1"))
+    choices = {"r0": ("int8",), "r1": ("int16x8",), "r2": ("float32", "int8", "int16x8")}
+    pinned = replace(problem, regions=Regions(regions, borders), choices=choices)
+    assert not every_solution(pinned)
+    with pytest.raises(ConfigError, match="the reader that its precision needs"):
+        least_error(pinned, math.inf)
 
 
 def test_a_hundred_and_fifty_regions_are_proven() -> None:

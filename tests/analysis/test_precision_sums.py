@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.analysis.precision_problem import evaluate, is_feasible
-from graphopt.analysis.precision_terms import terms_of
+from graphopt.analysis.precision_sums import sums_of
 from graphopt.errors import ConfigError, InternalError
 from tests.support.random_precision import random_problem
 
@@ -27,7 +27,7 @@ def test_the_sums_are_those_of_the_definition(seed: int, count: int, sparse: flo
     names = [region.name for region in problem.regions.regions]
     every = [dict(zip(names, found, strict=True)) for found in itertools.product(*(problem.choices[n] for n in names))]
     try:
-        terms = terms_of(problem)
+        terms = sums_of(problem)
     except ConfigError:
         assert not any(is_feasible(problem, precisions) for precisions in every)
         return
@@ -43,7 +43,7 @@ def test_the_sums_are_those_of_the_definition(seed: int, count: int, sparse: flo
 
 def test_a_term_is_about_several_regions() -> None:
     """What one region decides alone is in its own sums."""
-    terms = terms_of(random_problem(3, 30, SETS))
+    terms = sums_of(random_problem(3, 30, SETS))
     assert terms.terms
     for term in terms.terms:
         assert len(term.any_of) > 1 or term.unless is not None
@@ -55,7 +55,7 @@ def test_pins_that_contradict_each_other_are_named() -> None:
     problem = random_problem(0, 2, [("float32", "int8")], needs=1.0)
     pinned = replace(problem, choices={"r0": ("int8",), "r1": ("float32",)})
     with pytest.raises(ConfigError, match=r"'r0' \(Conv\) can't run in int8 alone: nothing that reads its result can"):
-        terms_of(pinned)
+        sums_of(pinned)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
@@ -63,4 +63,4 @@ def test_what_is_no_error_is_found(value: float) -> None:
     problem = random_problem(0, 3, [("float32", "int8")])
     tensors = {**problem.sensitivity.tensors, ("r0.y", "int8"): value}
     with pytest.raises(InternalError, match=r"the tensor 'r0\.y' in int8"):
-        terms_of(replace(problem, sensitivity=replace(problem.sensitivity, tensors=tensors)))
+        sums_of(replace(problem, sensitivity=replace(problem.sensitivity, tensors=tensors)))
