@@ -33,7 +33,7 @@ _ALIVE = 4
 _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
 # As many samples as a source's loss is well known from: of more each source sees its share. The copies of all sources
 # take three to five times as long as a small network itself, whose operators are over sooner than a sum of squares.
-_ENOUGH, _MOST_TURNS = 16, 4
+_ENOUGH, _MOST_TURNS = 8, 4
 # At least so many samples, and an eighth of them, show how errors add up; as many as are over in a moment, because few
 # of them make most of what is lost behind a Softmax.
 _ADDED_UP, _SMALL = 8, 1 << 23
@@ -54,7 +54,7 @@ def measure_local(
         graph: the float model, sorted, types filled in.
         regions: of the graph.
         sources: of the graph; those whose copies don't fit in the budget together are measured in several passes.
-        samples: iterated once a pass, and once more for the gains. Of more than 31 each source sees a share, in turns.
+        samples: iterated once a pass, and once more for the gains. Of more than 15 each source sees a share, in turns.
         threads: of onnxruntime; None lets it take the cores.
         memory_budget: bytes for the copies; None means a quarter of the memory that is available. One copy of the
             rounded weights is held besides.
