@@ -78,7 +78,7 @@ class AssignPrecision(Pass):
     sensitivity: Literal["auto", "weights", "local", "output"] = "auto"
     precisions: tuple[str, ...] = ()
     precision: tuple[str, ...] = ()
-    samples: int = 32
+    samples: int = 128
     device: str | None = None
     plan: str | None = None
 
