@@ -33,7 +33,7 @@ _ALIVE = 4
 _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64))
 # As many samples as a source's loss is well known from: of more each source sees its share. The copies of all sources
 # take three to five times as long as a small network itself, whose operators are over sooner than a sum of squares.
-_ENOUGH, _MOST_TURNS = 8, 4
+_ENOUGH, _MOST_TURNS = 8, 8
 # At least so many samples, and an eighth of them, show how errors add up; as many as are over in a moment, because few
 # of them make most of what is lost behind a Softmax.
 _ADDED_UP, _SMALL = 8, 1 << 23
