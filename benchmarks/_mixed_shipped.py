@@ -17,6 +17,8 @@ COLUMNS = (
     ("model", 27), ("engine", 12), ("shipped", 14), ("8 bits", 7), ("fp32 %", 7), ("ours %", 7), ("dB", 6),
     ("float", 6), ("int8", 6), ("ours", 6), ("again (quartiles)", 20), ("size", 5), ("s", 6),
 )  # fmt: skip
+# What shipped as fast as the original may come out this much slower the second time.
+NOISE = 0.02
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,7 @@ def main(options: argparse.Namespace) -> None:
                 continue
             engine = find_engine(graphopt.find_target(target))
             again = Stopwatch(engine, entry.path, feeds[0], threads=options.threads).time(result.model)
-            if again.median_high < 1:
+            if again.median_high < 1 and again.speedup < 1 - NOISE:
                 slower.append(f"{name} in {target} ({again.speedup:.2f})")
             by_name = {c.name: c for c in found.candidates}
             shipped, original = found.shipped, by_name["original"]
@@ -77,7 +79,7 @@ def main(options: argparse.Namespace) -> None:
                 f"{shipped.weight_bytes / original.weight_bytes:.2f}",
                 f"{seconds:.1f}",
             ])  # fmt: skip
-    print(f"slower than the original: {', '.join(slower) or 'none'}")
+    print(f"slower than the original by more than {NOISE:.0%}: {', '.join(slower) or 'none'}")
 
 
 def _speed(candidate: Candidate) -> str:
