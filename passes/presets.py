@@ -76,7 +76,7 @@ MIXED = (
     "assign-precision",
     "round-adaptively",
     "correct-bias",
-    "quantize-weights",
+    "quantize-weights{method=gptq}",
     "insert-qdq",
     "insert-casts",
     "store-float16-weights",

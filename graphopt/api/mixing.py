@@ -223,7 +223,11 @@ class Mixing:
     def _settle(self, clock: Clock | None) -> Preferred:
         """What is preferred once weights and biases were fitted for it; where it is below the floor then, the next."""
         while True:
-            best = prefer([t.candidate for t in self.trials], keep_original=self.keep_original)
+            best = prefer(
+                [t.candidate for t in self.trials],
+                keep_original=self.keep_original,
+                budget_first=self.budget is not None and self.budget.kind != "latency",
+            )
             if best is None:
                 raise AccuracyError(self.complaint())
             trial = self.trials[best.index]

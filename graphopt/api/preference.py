@@ -1,8 +1,9 @@
 """Which candidate ships: above the floor, not slower than the original, fastest, smallest.
 
-Within a budget it is the one of least error: what may be spent is spent. What can't be told apart by measuring counts
-as equally fast: then the smaller one ships, and of two about as small the more accurate one. The simplified model ships
-before the original, which it equals.
+Within a budget it is the one of least error: what may be spent is spent. Where the budget is of bytes or bits, what is
+within it ships even where it is slower. What can't be told apart by measuring counts as equally fast: then the smaller
+one ships, and of two about as small the more accurate one. The simplified model ships before the original, which it
+equals.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ class Preferred:
     why: str
 
 
-def prefer(candidates: Sequence[Candidate], *, keep_original: bool = True) -> Preferred | None:
+def prefer(
+    candidates: Sequence[Candidate], *, keep_original: bool = True, budget_first: bool = False
+) -> Preferred | None:
     """The candidate that ships; None where none is above the floor.
 
     Args:
         candidates: the original among them, or not.
         keep_original: whether the original may ship: what was asked for may be to change it.
+        budget_first: what is within the budget may be slower than the original: the budget isn't about time.
     """
     standing = [c for c in candidates if c.holds and (keep_original or c.name != ORIGINAL)]
-    pool = [c for c in standing if not is_slower(c)] or standing
+    pool = [c for c in standing if not is_slower(c) or (budget_first and c.within_budget)] or standing
     if not pool:
         return None
     if within := [c for c in pool if c.within_budget]:

@@ -97,6 +97,16 @@ def test_a_budget_comes_before_speed_and_behind_the_floor() -> None:
     assert shipped(changed(ORIGINAL, within_budget=False), *beyond, failing) == "int8"
 
 
+def test_a_budget_that_is_not_about_time_comes_before_it() -> None:
+    small = changed(MIXED, latency=timed(0.9), within_budget=True)
+    others = [changed(c, within_budget=False) for c in (ORIGINAL, FLOAT, INT8)]
+    best = prefer([*others, small], budget_first=True)
+    assert best is not None
+    assert best.index == 3
+    assert shipped(*others, small) == "int8"
+    assert shipped(*others, changed(small, holds=False)) == "int8"
+
+
 def test_without_an_engine_costs_stand_for_times() -> None:
     candidates = [changed(c, latency=None) for c in (ORIGINAL, FLOAT, INT8, MIXED)]
     assert shipped(*candidates) == "int8"
