@@ -36,12 +36,17 @@ class Stopwatch:
         self.engine, self.reference, self.feed, self.threads, self.budget = engine, reference, feed, threads, budget
         self._calls: Runs | None = None
 
-    def time(self, model: Model) -> Latency:
+    def time(self, model: Model, *, anew: bool = False) -> Latency:
         """The latency of a model, and of the float model beside it.
+
+        Args:
+            model: the model.
+            anew: open the float model once more, too: how fast a model is depends a little on how it was opened.
 
         Raises:
             UnsupportedError: the engine can't load one of them.
         """
+        self._calls = None if anew else self._calls
         reference, title = self.open(), self.engine.title
         return measure_latency(reference, self._run(model), engine=title, threads=self.threads, budget=self.budget)
 

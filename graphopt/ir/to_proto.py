@@ -90,11 +90,14 @@ def ir_version(facts: ModelFacts) -> int:
 
 
 def value_bytes(graph: Graph) -> int:
-    """Bytes that the values of all initializers of the model, nested graphs included, take in a file."""
+    """Bytes that all values of the model take in a file: initializers and Constant nodes, nested ones included."""
     return sum(
         external.stored_bytes(onnx_dtype(constant.dtype), int(np.prod(constant.shape, dtype=np.int64)))
         for scope in graph.walk()
-        for constant in scope.constants
+        for constant in (
+            *scope.constants,
+            *(v for n in scope.nodes for v in n.attrs.values() if isinstance(v, Constant)),
+        )
     )
 
 

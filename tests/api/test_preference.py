@@ -76,8 +76,9 @@ def test_what_measuring_cannot_tell_apart_goes_by_size_then_by_accuracy() -> Non
 
 
 def test_no_gain_in_speed_but_in_size() -> None:
-    """As fast as the original within noise, and smaller: fewer bits ship."""
-    assert shipped(ORIGINAL, changed(FLOAT, latency=timed(1.0)), changed(INT8, latency=timed(1.005))) == "int8"
+    """As fast as the simplified model within noise, surely not slower than the original, and smaller: it ships."""
+    assert shipped(ORIGINAL, changed(FLOAT, latency=timed(1.03)), changed(INT8, latency=timed(1.025))) == "int8"
+    assert shipped(ORIGINAL, changed(FLOAT, latency=timed(1.0)), changed(INT8, latency=timed(1.005))) == "float"
 
 
 def test_within_a_budget_it_is_the_one_of_least_error() -> None:
