@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from graphopt.ir import Graph
 from graphopt.ir.linear import Linear, bias_add, linear_result
@@ -78,6 +78,14 @@ class _Sweep:
         self.makers = {output: node for node in pair.planned.graph.node for output in node.output}
         self.stored = {tensor.name: tensor for tensor in pair.planned.graph.initializer}
 
+    def _read_by(self, node: NodeProto, layer: Linear) -> str:
+        """What a layer reads in the quantized model, in front of its strides where `insert-qdq` has taken them out."""
+        data = node.input[layer.data_index]
+        strided = max(layer.node.attr("strides", ()), default=1) > 1
+        if strided and not any(attribute.name == "strides" for attribute in node.attribute):
+            data = self.makers[data].input[0]
+        return data
+
     def round(self, weight: PlannedWeight) -> bool:
         """Round one weight, in the graph and in the quantized model's run; False where it stays as it is."""
         layer = weight.layers[0]
@@ -86,7 +94,7 @@ class _Sweep:
         integers, scales = (numpy_helper.to_array(self.stored[name]) for name in dequantize.input[:2])
         # A MatMul without bias can't leave anything to correct-bias.
         biased = layer.kind != "MatMul" or bias_add(self.graph, layer) is not None
-        moments = input_moments(self.pair, layer, node.input[layer.data_index], asymmetric=self.options.asymmetric)
+        moments = input_moments(self.pair, layer, self._read_by(node, layer), asymmetric=self.options.asymmetric)
         blocks = RowParts(layer.groups if layer.is_conv else 1, moments.blocks)
         scale = scales.reshape(-1)[weight.owner].astype(np.float64)[:, None]
         rows = weight.rows()

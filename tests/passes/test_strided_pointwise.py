@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from onnx import numpy_helper
 
+from graphopt import optimize
 from graphopt.ir import fill_types, from_proto, to_proto
 from graphopt.passes._strided_pointwise import split_strides
 from tests.support.quantization import model, quantize_model
@@ -62,3 +64,18 @@ def test_only_the_target_that_needs_it_gets_it() -> None:
     source = model("a = Conv<strides=[2,2]>(x, p) y = Conv(a, k)", X, Y, p=(8, 8, 1, 1), k=(4, 8, 1, 1))
     assert quantize_model(source, "openvino").ops().count("MaxPool") == 1
     assert quantize_model(source, "onnxruntime").ops().count("MaxPool") == 0
+
+
+def test_weights_are_fitted_to_what_the_layer_reads_in_front_of_its_strides() -> None:
+    """OpenVINO's model has the strides apart, onnxruntime's has not: the fitted integers must be the same."""
+    body = "a = Conv(x, w) b = Relu(a) y = Conv<strides=[2,2]>(b, p)"
+    source = model(body, X, Y, p=(4, 4, 1, 1), w=(4, 8, 3, 3))
+    samples = [random_feeds(source, seed=k) for k in range(8)]
+    passes = "plan-quantization,calibrate{method=minmax},round-adaptively,quantize-weights,insert-qdq"
+    found: list[bytes] = []
+    for target in ("openvino", "onnxruntime"):
+        made = optimize(source, target=target, passes=passes, calibration_data=samples).model
+        assert ("MaxPool" in {n.op_type for n in made.graph.node}) == (target == "openvino")
+        stored = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+        found.append(next(v.tobytes() for v in stored.values() if v.shape == (4, 4, 1, 1)))
+    assert found[0] == found[1]
