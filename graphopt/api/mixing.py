@@ -29,7 +29,7 @@ from graphopt.backends.latency import Latency
 from graphopt.calibration import Dataset
 from graphopt.errors import AccuracyError, GraphoptError
 from graphopt.ir import load, to_proto
-from graphopt.ir.to_proto import value_bytes
+from graphopt.ir.to_proto import attribute_bytes, value_bytes
 from graphopt.pipeline import Context, Remarks
 from graphopt.pipeline.passes import Progress
 from graphopt.report.measure import runnable
@@ -149,7 +149,7 @@ class Mixing:
             sqnr_db=math.inf,
             value=self.judge.reference,
             holds=self.judge.holds(self.judge.reference),
-            weight_bytes=value_bytes(original.graph),
+            weight_bytes=value_bytes(original.graph) + attribute_bytes(original.graph),
             cost=self.search.float_cost,
             cost_share=1.0,
         )

@@ -90,15 +90,18 @@ def ir_version(facts: ModelFacts) -> int:
 
 
 def value_bytes(graph: Graph) -> int:
-    """Bytes that all values of the model take in a file: initializers and Constant nodes, nested ones included."""
-    return sum(
-        external.stored_bytes(onnx_dtype(constant.dtype), int(np.prod(constant.shape, dtype=np.int64)))
-        for scope in graph.walk()
-        for constant in (
-            *scope.constants,
-            *(v for n in scope.nodes for v in n.attrs.values() if isinstance(v, Constant)),
-        )
-    )
+    """Bytes that the values of all initializers of the model, nested graphs included, take in a file."""
+    return sum(_stored_bytes(constant) for scope in graph.walk() for constant in scope.constants)
+
+
+def attribute_bytes(graph: Graph) -> int:
+    """Bytes of the tensors in attributes, those of Constant nodes above all: where some exporters keep weights."""
+    attributes = (v for scope in graph.walk() for node in scope.nodes for v in node.attrs.values())
+    return sum(_stored_bytes(value) for value in attributes if isinstance(value, Constant))
+
+
+def _stored_bytes(constant: Constant) -> int:
+    return external.stored_bytes(onnx_dtype(constant.dtype), int(np.prod(constant.shape, dtype=np.int64)))
 
 
 @dataclass
