@@ -5,15 +5,16 @@ The models are in the folder that the environment variable GRAPHOPT_ZOO names.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -27,6 +28,23 @@ Feeds = list[dict[str, NDArray[Any]]]
 
 # OpenVINO's names of what Conv, ConvTranspose, Gemm and MatMul become.
 _LINEAR_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+class Command(Protocol):
+    """A module that is a sub-command."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None: ...
+    def main(self, options: argparse.Namespace) -> None: ...
+
+
+def run_command(doc: str | None, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> None:
+    """Run the sub-command that the arguments name; `doc` is the help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = parser.add_subparsers(dest="command", required=True)
+    for name, command in commands.items():
+        command.add_options(known.add_parser(name))
+    options = parser.parse_args(arguments)
+    commands[options.command].main(options)
 
 
 def zoo_folder() -> Path:

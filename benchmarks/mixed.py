@@ -21,21 +21,16 @@ times as fast as the original, as the preset measured it; `again`: the result, t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from benchmarks import _mixed_curve, _mixed_mobilenet, _mixed_shipped
+from benchmarks._common import Command, run_command
 
-COMMANDS = {"curve": _mixed_curve, "mobilenet": _mixed_mobilenet, "shipped": _mixed_shipped}
+COMMANDS: dict[str, Command] = {"curve": _mixed_curve, "mobilenet": _mixed_mobilenet, "shipped": _mixed_shipped}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_options(commands.add_parser(name))
-    options = parser.parse_args(arguments)
-    COMMANDS[options.command].main(options)
+    run_command(__doc__, COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -17,21 +17,16 @@ same preset. `faster`: the median over rounds, and its quartiles.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from benchmarks import _pruning_curve, _pruning_speed, _pruning_targets
+from benchmarks._common import Command, run_command
 
-COMMANDS = {"curve": _pruning_curve, "speed": _pruning_speed, "targets": _pruning_targets}
+COMMANDS: dict[str, Command] = {"curve": _pruning_curve, "speed": _pruning_speed, "targets": _pruning_targets}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_options(commands.add_parser(name))
-    options = parser.parse_args(arguments)
-    COMMANDS[options.command].main(options)
+    run_command(__doc__, COMMANDS, arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from graphopt.analysis.precision_costs import bit_costs, size_costs
@@ -10,6 +11,7 @@ from graphopt.analysis.regions import INT8
 from graphopt.analysis.roofline import roofline_costs
 from graphopt.backends.engines import Engine, find_engine
 from graphopt.backends.region_latency import latency_costs
+from graphopt.calibration import Feed
 from graphopt.calibration.shapes import infer
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Graph, to_proto
@@ -43,12 +45,11 @@ def costs_of(
     if kind == "size":
         return size_costs(graph, regions)
     feeds = [] if ctx.calibration is None else list(islice(ctx.calibration, _TIMED_SAMPLES))
-    shapes = None if not feeds else infer(to_proto(graph), {n: v.shape for n, v in feeds[0].items()}).shapes
     if kind == "bits":
-        return bit_costs(graph, regions, shapes)
+        return bit_costs(graph, regions, _shapes(graph, feeds))
     engine = find_engine(target)
     if engine.run is None:
-        return roofline_costs(graph, regions, device=engine.device(device), shapes=shapes)
+        return roofline_costs(graph, regions, device=engine.device(device), shapes=_shapes(graph, feeds))
     reason = _untimed(engine, bool(feeds))
     if reason is None:
         integers = any(INT8 in region.precisions for region in regions.regions)
@@ -58,7 +59,12 @@ def costs_of(
         except UnsupportedError as error:
             reason = str(error)
     ctx.remarks.declined(None, f"latency isn't measured: {reason}; multiply-accumulates times bits stand for it")
-    return bit_costs(graph, regions, shapes)
+    return bit_costs(graph, regions, _shapes(graph, feeds))
+
+
+def _shapes(graph: Graph, feeds: Sequence[Feed]) -> Mapping[str, Sequence[int]] | None:
+    """Those of tensors for the first sample; None without samples."""
+    return infer(to_proto(graph), {n: v.shape for n, v in feeds[0].items()}).shapes if feeds else None
 
 
 def _untimed(engine: Engine, has_samples: bool) -> str | None:

@@ -204,34 +204,27 @@ class _Pair:
         """Matched nodes that aren't the same."""
         for name, other in self.matched.items():
             node, twin = self.before.outline.nodes[name], self.after.outline.nodes[other]
-            what = tuple(self.differences(node, twin))
+            constants: list[bool] = []
+            what = tuple(self.differences(node, twin, constants))
             if what:
-                yield ChangedNode(node, twin, what, self.other_constants(node, twin))
+                yield ChangedNode(node, twin, what, any(constants))
 
-    def differences(self, node: NodeOutline, other: NodeOutline) -> Iterator[str]:
-        """What differs, in words."""
+    def differences(self, node: NodeOutline, other: NodeOutline, constants: list[bool]) -> Iterator[str]:
+        """What differs, in words; into `constants`, whether it is a constant, for each pair of tensors."""
         for word, a, b in (("name", node.name, other.name), ("operator", node.op, other.op)):
             if a != b:
                 yield f"{word} {a} → {b}"
         for word, ours, theirs in (("input", node.inputs, other.inputs), ("output", node.outputs, other.outputs)):
             for index, (a, b) in enumerate(zip_longest(ours, theirs, fillvalue="")):
                 difference = self.tensors(a, b)
+                stored = a in self.before.outline.constants, b in self.after.outline.constants
+                constants.append(stored[0] != stored[1] or (stored[0] and bool(difference)))
                 if difference:
                     yield f"{word} {index}: {difference}"
         for name in sorted({*node.attributes, *other.attributes}):
             a, b = node.attributes.get(name, "unset"), other.attributes.get(name, "unset")
             if a != b:
                 yield f"{name}: {a} → {b}"
-
-    def other_constants(self, node: NodeOutline, other: NodeOutline) -> bool:
-        """Whether what they read of constants isn't the same."""
-        ours = [self.before.outline.constants.get(name) for name in node.inputs]
-        theirs = [self.after.outline.constants.get(name) for name in other.inputs]
-        pairs = list(zip_longest(ours, theirs))
-        return any(
-            (a is None) != (b is None) if a is None or b is None else a.type != b.type or not self.same_values(a, b)
-            for a, b in pairs
-        )
 
     def tensors(self, ours: str, theirs: str) -> str:
         """What differs between two tensors in the same place; "" when they are the same."""

@@ -38,9 +38,7 @@ def optimize(
     calibration_data: options.CalibrationData = None,
     calibration_method: options.Method = None,
     percentile: options.Percentile = None,
-    ranges: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ranges from `graphopt calibrate`, instead of samples.")
-    ] = None,
+    ranges: options.Ranges = None,
     validation_data: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Samples to measure the result on; same forms as --calibration-data."),

@@ -41,6 +41,9 @@ CalibrationData: TypeAlias = Annotated[
         "them, a folder of images (with --preprocess), or module:function that yields {input: array}.",
     ),
 ]
+Ranges: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Ranges from `graphopt calibrate`, instead of samples.")
+]
 Preprocess: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,9 +22,7 @@ def trace(
     calibration_data: options.CalibrationData = None,
     calibration_method: options.Method = None,
     percentile: options.Percentile = None,
-    ranges: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ranges from `graphopt calibrate`, instead of samples.")
-    ] = None,
+    ranges: options.Ranges = None,
     preprocess: options.Preprocess = None,
     prune: options.Prune = None,
     skip: options.Skip = None,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from graphopt.ir.elements import Body, Constant, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
-from graphopt.ir.stored import SparseConstant
+from graphopt.ir.stored import SparseConstant, loaded
 from graphopt.ir.tensor_types import TensorType
 from graphopt.ir.to_proto import ir_version
 from graphopt.quant.arithmetic import solve_params
@@ -144,7 +144,7 @@ def _values(constant: Constant) -> str:
     lazy = constant.lazy
     if (lazy is not None and lazy.is_external) or isinstance(stored, SparseConstant):
         return " in another file" if lazy is not None else " sparse"
-    values: NDArray[Any] = stored if isinstance(stored, np.ndarray) else stored.load()
+    values = loaded(stored)
     if values.size <= _MAX_VALUES:
         return f" = {_list(values)}"
     if values.dtype.kind not in "fiuV" or values.dtype.names:

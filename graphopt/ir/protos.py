@@ -10,14 +10,14 @@ from onnx import helper, numpy_helper
 
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.elements import Constant, Tensor, Variable
+from graphopt.ir.stored import loaded
 
 
 def tensor_proto(constant: Constant) -> onnx.TensorProto:
     """The constant as a TensorProto under its present name, with its values in it."""
     lazy = constant.lazy
     if lazy is None or lazy.is_external:
-        values = constant.unloaded
-        proto = numpy_helper.from_array(values if isinstance(values, np.ndarray) else values.load(), constant.name)
+        proto = numpy_helper.from_array(loaded(constant.unloaded), constant.name)
     else:
         proto = onnx.TensorProto()
         proto.CopyFrom(lazy.tensor)

@@ -17,6 +17,11 @@ from graphopt.ir import external
 from graphopt.ir.dtypes import numpy_dtype
 
 
+def loaded(values: NDArray[Any] | LazyValues) -> NDArray[Any]:
+    """The array; lazy values are looked at, and stay lazy where they are kept."""
+    return values if isinstance(values, np.ndarray) else values.load()
+
+
 class LazyConstant(LazyValues):
     """Constant values still in their TensorProto; external data is read when first asked for.
 

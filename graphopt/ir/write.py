@@ -7,13 +7,12 @@ are streamed into it one tensor at a time. The data file is put in place before 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import onnx
 import onnx.parser
 import onnx.printer
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from graphopt.errors import EmitError, one_line
@@ -23,6 +22,7 @@ from graphopt.ir.files import check_output_path, data_path, replacing
 from graphopt.ir.graph import Graph
 from graphopt.ir.protos import describe_tensor, tensor_proto
 from graphopt.ir.read import TEXT_SUFFIXES, parse_problem
+from graphopt.ir.stored import loaded
 from graphopt.ir.to_proto import MAX_EMBEDDED_BYTES, to_proto, value_bytes
 
 # Smaller tensors stay in the model file (onnx's own default), and shape inference needs the values of small ones.
@@ -98,8 +98,7 @@ def _append(file: BinaryIO, location: str, constant: Constant) -> onnx.TensorPro
 
 def _raw_bytes(constant: Constant) -> memoryview | bytes:
     """The values as TensorProto.raw_data has them; lazy ones are looked at and let go again."""
-    stored = constant.unloaded
-    values: NDArray[Any] = stored if isinstance(stored, np.ndarray) else stored.load()
+    values = loaded(constant.unloaded)
     if values.dtype.isnative and values.dtype.kind in "fiuc" and values.flags.c_contiguous:
         return values.reshape(-1).view(np.uint8).data
     return numpy_helper.from_array(values).raw_data  # packed or ml_dtypes types, or not contiguous

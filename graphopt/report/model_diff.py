@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphopt.analysis.graph_diff import ChangedNode, GraphDiff, diff_outlines
 from graphopt.ir import Graph
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline, outline
+from graphopt.ir.stored import loaded
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.units import counted, decibel_text, names_text
 
@@ -148,7 +148,7 @@ def _values(changed: ChangedNode, before: Outline, after: Outline) -> Iterator[V
 
 
 def _value_change(node: str, index: int, what: str, a: ConstantOutline, b: ConstantOutline) -> ValueChange:
-    one, other = _array(a), _array(b)
+    one, other = loaded(a.values), loaded(b.values)
     if one.dtype.kind not in "fiubV" or one.dtype.names:
         return ValueChange(node, index, what, a.name, b.name, int((one != other).sum()), one.size, *_UNKNOWN, "")
     ours, theirs = one.astype(np.float64), other.astype(np.float64)
@@ -167,12 +167,8 @@ _UNKNOWN = (math.nan, math.nan)
 def _equal(one: ConstantOutline, other: ConstantOutline) -> bool:
     if one.values is other.values:
         return True
-    a, b = _array(one), _array(other)
+    a, b = loaded(one.values), loaded(other.values)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def _array(constant: ConstantOutline) -> NDArray[Any]:
-    return constant.values if isinstance(constant.values, np.ndarray) else constant.values.load()
 
 
 def _nodes(title: str, nodes: Sequence[NodeOutline], limit: int | None) -> list[Line | Table]:
