@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from graphopt.analysis.graph_diff import GraphDiff, diff_outlines
 from graphopt.ir import Graph
@@ -18,12 +18,14 @@ class Step:
     """One pass.
 
     Attributes:
+        pass_: the pass.
         record: its figures.
         diff: what it changed in the graph; None when it changed nothing there.
         after: the graph behind it.
         remarks: what it said.
     """
 
+    pass_: Pass
     record: PassRecord
     diff: GraphDiff | None
     after: Outline
@@ -41,25 +43,52 @@ class History(Instrument):
         steps: one for each pass that has run.
     """
 
-    def __init__(self) -> None:
-        self.before: Outline | None = None
+    def __init__(self, before: Outline | None = None) -> None:
+        self.before = before
         self.steps: list[Step] = []
+        self._numbers: Mapping[int, int] | None = None
+        self._now = before
+        self._revision = 0
         self._said = 0
 
+    def until(self, index: int, numbers: Mapping[int, int] | None = None) -> History:
+        """A history of its own with the steps up to pass number `index`, which a run from there on goes on with.
+
+        Args:
+            index: the pass; 0 for the graph as it came.
+            numbers: number of a pass in that run → its number in the pipeline. What passes without one did is shown
+                with the next one's.
+        """
+        branch = History(self.before)
+        branch.steps = [step for step in self.steps if step.record.index <= index]
+        branch._now = branch.steps[-1].after if branch.steps else self.before
+        branch._numbers = {} if numbers is None else numbers
+        return branch
+
     def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
-        """Begin anew."""
-        self.before, self.steps, self._said = outline(graph), [], len(ctx.remarks.items)
+        """Begin anew, or go on from the graph as it is now."""
+        self._now = outline(
+            graph
+        )  # a restored graph has arrays of its own: its constants aren't those of the last step
+        if self._numbers is None:
+            self.before, self.steps = self._now, []
+        self._revision, self._said = graph.revision, len(ctx.remarks.items)
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Take what has changed."""
+        number = record.index if self._numbers is None else self._numbers.get(record.index)
+        if number is None:
+            return
         last = self.last
-        now = outline(graph) if record.changed else last
-        diff = diff_outlines(last, now) if record.changed else None
-        self.steps.append(Step(record, diff or None, now, tuple(ctx.remarks.items[self._said :])))
-        self._said = len(ctx.remarks.items)
+        changed = graph.revision != self._revision
+        now = outline(graph) if changed else last
+        diff = diff_outlines(last, now) if changed else None
+        said = tuple(ctx.remarks.items[self._said :])
+        self.steps.append(Step(pass_, replace(record, index=number), diff or None, now, said))
+        self._now, self._revision, self._said = now, graph.revision, len(ctx.remarks.items)
 
     @property
     def last(self) -> Outline:
         """The graph as it is behind the last pass."""
-        assert self.before is not None, "the run hasn't begun"
-        return self.steps[-1].after if self.steps else self.before
+        assert self._now is not None, "the run hasn't begun"
+        return self._now
