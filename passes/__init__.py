@@ -4,16 +4,23 @@ Passes of other packages come through the entry point group `graphopt.passes`; i
 
     [project.entry-points."graphopt.passes"]
     my-pass = "my_package.my_pass:MyPass"
+
+A pass that no package brings has its code for a name, "my_module:MyPass": a module of the working directory, or any
+other that can be imported.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from graphopt.errors import ConfigError, nearest
+from graphopt.ir.user_code import is_named
 from graphopt.pipeline import Pass
+from graphopt.pipeline.naming import brought_passes, import_pass
 from graphopt.pipeline.options import Option, options_of
 
 CATALOGUE: dict[str, str] = {
@@ -48,8 +55,6 @@ CATALOGUE: dict[str, str] = {
     "recover-plan": "graphopt.passes.recover_plan:RecoverPlan",
 }
 
-GROUP = "graphopt.passes"
-
 
 @dataclass(frozen=True)
 class PassInfo:
@@ -60,7 +65,8 @@ class PassInfo:
         summary: one line of help.
         lossless: whether it promises the same outputs.
         options: its options with types and defaults.
-        package: the distribution that brings it, "graphopt" for our own.
+        package: the distribution that brings it, "graphopt" for our own; the module of one that is named by its code.
+        text: all that its code says of it: before → after, and when it declines.
         error: why it can't be used, for another package's pass; then the fields above say nothing.
     """
 
@@ -69,48 +75,57 @@ class PassInfo:
     lossless: bool = False
     options: tuple[Option, ...] = ()
     package: str = "graphopt"
+    text: str = ""
     error: str | None = None
 
 
 def find_pass(name: str) -> type[Pass]:
-    """The class of the pass with this name.
+    """The class of the pass with this name, or that `module:Class` names.
 
     Raises:
-        ConfigError: no such pass (the message has the nearest name); or two packages claim the name; or the package
-            that brings it can't be imported or doesn't bring a Pass.
+        ConfigError: no such pass (the message has the nearest name); or two packages claim the name; or the package or
+            module that brings it can't be imported or doesn't bring a Pass.
     """
-    others = [point for point in _entry_points() if point.name == name]
+    if is_named(name):
+        return import_pass(name)
+    others = [point for point in brought_passes() if point.name == name]
     if name in CATALOGUE:
         if others:
             raise ConfigError(f"pass '{name}' is graphopt's own, but {_origin(others[0])} brings another: remove it")
         return _own(name)
     if not others:
-        known = [*CATALOGUE, *(point.name for point in _entry_points())]
+        known = [*CATALOGUE, *(point.name for point in brought_passes())]
         raise ConfigError(f"there is no pass '{name}': {nearest(name, known)}")
     if len(others) > 1:
         raise ConfigError(f"pass '{name}' is brought by {_origin(others[0])} and {_origin(others[1])}: remove one")
     return _load(others[0])
 
 
+def pass_info(name: str) -> PassInfo:
+    """What help shows of the pass that `find_pass` finds.
+
+    Raises:
+        ConfigError: it finds none.
+    """
+    found = find_pass(name)
+    packages = {point.name: _package(point) for point in brought_passes()}
+    return _info(found, "graphopt" if name in CATALOGUE else packages.get(name, name.partition(":")[0]))
+
+
 def all_passes() -> list[PassInfo]:
     """Every pass: our own in the order of the catalogue, then other packages' by name, broken ones with their error."""
     infos = [_info(_own(name), "graphopt") for name in CATALOGUE]
-    for point in _entry_points():
-        package = point.dist.name if point.dist else point.value
+    for point in brought_passes():
         try:
-            infos.append(_info(find_pass(point.name), package))
+            infos.append(_info(find_pass(point.name), _package(point)))
         except ConfigError as error:
-            infos.append(PassInfo(point.name, package=package, error=str(error)))
+            infos.append(PassInfo(point.name, package=_package(point), error=str(error)))
     return infos
 
 
 def _own(name: str) -> type[Pass]:
     module, _, attribute = CATALOGUE[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _entry_points() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
 
 def _load(point: EntryPoint) -> type[Pass]:
@@ -132,7 +147,19 @@ def _load(point: EntryPoint) -> type[Pass]:
 
 
 def _info(pass_type: type[Pass], package: str) -> PassInfo:
-    return PassInfo(pass_type.name, pass_type.summary, pass_type.lossless, options_of(pass_type), package)
+    written_for = sys.modules[pass_type.__module__] if package == "graphopt" else pass_type
+    return PassInfo(
+        pass_type.name,
+        pass_type.summary,
+        pass_type.lossless,
+        options_of(pass_type),
+        package,
+        text=inspect.getdoc(written_for) or "",
+    )
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
 
 def _origin(point: EntryPoint) -> str:

@@ -15,6 +15,7 @@ from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.passes.presets import preset as preset_passes
 from graphopt.pipeline import Context, Pass
+from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.options import make_pass, plain_options
 from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_from_text, passes_to_text
@@ -207,11 +208,12 @@ def _resolve(passes: Passes) -> tuple[Pass, ...]:
 
 
 def _without(passes: tuple[Pass, ...], skip: Sequence[str]) -> tuple[Pass, ...]:
-    names = [p.name for p in passes]
+    names = {name for p in passes for name in (p.name, spelled(type(p)))}
     for name in skip:
         if name not in names:
-            raise ConfigError(f"can't skip '{name}', it is not in the pipeline: {nearest(name, dict.fromkeys(names))}")
-    return tuple(p for p in passes if p.name not in skip)
+            known = dict.fromkeys(p.name for p in passes)
+            raise ConfigError(f"can't skip '{name}', it is not in the pipeline: {nearest(name, known)}")
+    return tuple(p for p in passes if p.name not in skip and spelled(type(p)) not in skip)
 
 
 def _require(passes: tuple[Pass, ...], wanted: type[Pass], what: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -13,14 +10,13 @@ from typing import Any, cast
 from graphopt.calibration.batches import named, split
 from graphopt.calibration.npz import LABELS
 from graphopt.calibration.samples import Feed, InputSpec
-from graphopt.errors import CalibrationError
-
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+from graphopt.errors import CalibrationError, ConfigError
+from graphopt.ir.user_code import import_named, is_named
 
 
 def is_function_name(source: str) -> bool:
     """Whether the text has the form `module:function`."""
-    return _FUNCTION.fullmatch(source) is not None
+    return is_named(source)
 
 
 def import_function(source: str) -> Callable[[], Iterable[Any]]:
@@ -29,19 +25,12 @@ def import_function(source: str) -> Callable[[], Iterable[Any]]:
     Raises:
         CalibrationError: there is no such module or function, or importing it failed.
     """
-    module_name, _, function_name = source.partition(":")
-    # A console script doesn't have the working directory on its path; users keep such files there.
-    sys.path.insert(0, "")
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # user code: whatever its import raises is reported with its place
-        reason = f"{type(error).__name__}: {error}"
-        raise CalibrationError(f"{source}: module '{module_name}' can't be imported ({reason})") from error
-    finally:
-        sys.path.remove("")
-    function = getattr(module, function_name, None)
+        function = import_named(source, "function")
+    except ConfigError as error:
+        raise CalibrationError(str(error)) from error
     if not callable(function):
-        raise CalibrationError(f"{source}: module '{module_name}' has no function '{function_name}'")
+        raise CalibrationError(f"{source}: that is no function, but {type(function).__name__}")
     return cast("Callable[[], Iterable[Any]]", function)
 
 

@@ -14,9 +14,9 @@ from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum, EnumType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from graphopt.errors import ConfigError, nearest
+from graphopt.errors import ConfigError, nearest, one_line
 from graphopt.pipeline.passes import Pass
 
 _NONE = "none"
@@ -81,6 +81,22 @@ def make_pass(pass_type: type[Pass], options: Mapping[str, Any]) -> Pass:
         return pass_type(**values)
     except ValueError as error:  # from the pass's own __post_init__
         raise ConfigError(f"pass '{pass_type.name}': {error}") from error
+
+
+def check_options(pass_type: type[Pass], where: str) -> None:
+    """Hold the type of every option to what text and TOML can say.
+
+    Raises:
+        ConfigError: one is of a type that no plain value can be checked against; `where` names the pass.
+    """
+    for field in fields(pass_type):
+        try:
+            TypeAdapter[Any](_hints(pass_type)[field.name])
+        except (PydanticUserError, NameError) as error:
+            raise ConfigError(
+                f"{where}: option '{field.name}' is of a type that can't be read ({one_line(error)}): use bool, int, "
+                "float, str, Literal, Path, or tuples and dicts of these"
+            ) from error
 
 
 def plain_options(pass_: Pass) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnx import ModelProto
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes do
 
 Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,20 @@ class Pass:
     """A rewrite. Subclasses are frozen dataclasses; their fields are the pass's options (CLI, TOML and help read them).
 
     `name` is the pass's name in pipelines, `lossless` promises the same outputs up to float rounding (the Numerics
-    instrument holds it to that), `summary` is one line of help. No state survives `run`.
+    instrument holds it to that), `summary` is one line of help. A class that gives neither is named as it is called
+    (DropClips: "drop-clips") and described by the first line of its docstring. No state survives `run`.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     lossless: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "name"):
+            cls.name = _WORDS.sub("-", cls.__name__).lower()
+        if not hasattr(cls, "summary"):
+            cls.summary = (cls.__doc__ or "").strip().partition("\n")[0].rstrip(".")
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Rewrite `graph` in place; say what was done and declined in `ctx.remarks`."""

@@ -9,6 +9,7 @@ r"""Pipelines as text, both ways.
 
 Blanks may stand between any two tokens. Strings have JSON's escapes. A word is any run of characters other than
 blanks and , { } [ ] = " that doesn't read as a number or true or false. `-` and `_` in option names mean the same.
+A pass of your own, which no package brings, is named by its code: `my_module:MyPass{factor=2}`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias, cast
 
 from graphopt.errors import ConfigError
+from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.options import make_pass, plain_options
 from graphopt.pipeline.passes import Pass
 
 Resolver: TypeAlias = Callable[[str], type[Pass]]
-"""Pass name → its class; raises ConfigError for a name that it doesn't know."""
+"""Pass name, or `module:Class`, → its class; raises ConfigError for a name that it doesn't know."""
 
 _BLANK = re.compile(r"\s*")
 _WORD = re.compile(r'[^\s,{}\[\]="]+')
@@ -166,7 +168,7 @@ def _literal(word: str) -> bool | int | float | str:
 
 def _pass_text(pass_: Pass) -> str:
     options = plain_options(pass_)
-    return pass_.name + (_value_text(options) if options else "")
+    return spelled(type(pass_)) + (_value_text(options) if options else "")
 
 
 def _value_text(value: Any) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from graphopt.errors import ConfigError, nearest
+from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.options import make_pass, option_name, plain_options
 from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.spec import Resolver
@@ -70,7 +71,7 @@ def pipeline_to_toml(pipeline: Pipeline) -> str:
     given = {name: value for name, value in settings.items() if value is not None}
     if given:
         blocks.append(_table("[pipeline]", given))
-    blocks.extend(_table("[[pass]]", {"name": p.name, **plain_options(p)}) for p in pipeline.passes)
+    blocks.extend(_table("[[pass]]", {"name": spelled(type(p)), **plain_options(p)}) for p in pipeline.passes)
     return "\n".join(blocks)
 
 

@@ -19,14 +19,16 @@ def passes_page(passes: Sequence[PassInfo], presets: Mapping[str, Sequence[str]]
             tuple((p.name, "kept" if p.lossless else "change", p.error or _summary(p)) for p in passes),
         )
     )
-    options = tuple(
-        (p.name, o.name, o.type, "required" if o.required else _default(o.default)) for p in passes for o in p.options
-    )
-    if options:
-        page += [Line(), Line("Options, as in calibrate{method=minmax}", "title")]
-        page.append(Table(("pass", "option", "value", "default"), options))
+    page += _options(passes)
     page += [Line(), Line("Presets", "title"), Table(("", ""), tuple((n, ",".join(p)) for n, p in presets.items()))]
     return page
+
+
+def pass_page(info: PassInfo) -> Document:
+    """One pass: what its code says of it, and its options."""
+    page: list[Line | Table] = [Line(f"{info.name} ({info.package})", "title"), Line(_summary(info))]
+    page.append(Line("It keeps the outputs." if info.lossless else "It may change the outputs."))
+    return [*page, Line(), *map(Line, info.text.splitlines()), *_options([info])]
 
 
 def targets_page(targets: Sequence[Target]) -> Document:
@@ -100,6 +102,14 @@ def target_dict(target: Target) -> dict[str, Any]:
         },
         "float_reasons": dict(target.float_reasons),
     }
+
+
+def _options(passes: Sequence[PassInfo]) -> list[Line | Table]:
+    options = tuple(
+        (p.name, o.name, o.type, "required" if o.required else _default(o.default)) for p in passes for o in p.options
+    )
+    title = Line("Options, as in calibrate{method=minmax}", "title")
+    return [Line(), title, Table(("pass", "option", "value", "default"), options)] if options else []
 
 
 def _summary(info: PassInfo) -> str:

@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-import graphopt.passes
+import graphopt.pipeline.naming
 from graphopt.errors import ConfigError
 from graphopt.passes import CATALOGUE, all_passes, find_pass
 from graphopt.passes.presets import PRESETS, preset
@@ -22,7 +22,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
         assert group == "graphopt.passes"
         return found
 
-    monkeypatch.setattr(graphopt.passes, "entry_points", entry_points)
+    monkeypatch.setattr(graphopt.pipeline.naming, "entry_points", entry_points)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -79,7 +79,7 @@ def test_another_package_can_not_replace_a_pass_of_ours(monkeypatch: pytest.Monk
 
 def test_two_packages_can_not_bring_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("twice", f"package_{x}:P", "graphopt.passes") for x in "ab"]
-    monkeypatch.setattr(graphopt.passes, "entry_points", lambda group: points)  # type: ignore[misc]
+    monkeypatch.setattr(graphopt.pipeline.naming, "entry_points", lambda group: points)  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"'twice' is brought by .*package_a.* and .*package_b"):
         find_pass("twice")
 

@@ -18,6 +18,7 @@ from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Ver
 from graphopt.pipeline.instruments.comparison import QUANTIZED, difference
 from graphopt.pipeline.instruments.feeds import random_feeds
 from graphopt.pipeline.instruments.snapshot import Snapshot
+from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.toml import pipeline_from_toml
 from graphopt.quant import Range, TensorPlan
 from graphopt.targets import find_target
@@ -338,7 +339,7 @@ def test_a_reproducer_reproduces(tmp_path: Path, failing: Pass) -> None:
     assert folder.parent == tmp_path / "made"
     assert folder.name.startswith("graphopt-reproducer-")
     assert [n.op_type for n in onnx.load(folder / "before.onnx").graph.node] == ["Relu", "MatMul"]
-    assert (folder / "pipeline.toml").read_text() == f'[[pass]]\nname = "{failing.name}"\n'
+    assert (folder / "pipeline.toml").read_text() == f'[[pass]]\nname = "{spelled(type(failing))}"\n'
     assert str(caught.value) in (folder / "error.txt").read_text()
     with pytest.raises(InternalError) as again:
         reproduce(folder)

@@ -117,8 +117,9 @@ def test_hyphens_and_underscores_mean_the_same() -> None:
 
 
 def test_defaults_are_left_out() -> None:
-    assert passes_to_text([Options(), Options(limit=None, note="x y")]) == 'options,options{note="x y",limit=none}'
-    assert pipeline_to_toml(Pipeline((Options(size_limit=3),))) == '[[pass]]\nname = "options"\nsize-limit = 3\n'
+    toy = "tests.pipeline.toys:Options"
+    assert passes_to_text([Options(), Options(limit=None, note="x y")]) == f'{toy},{toy}{{note="x y",limit=none}}'
+    assert pipeline_to_toml(Pipeline((Options(size_limit=3),))) == f'[[pass]]\nname = "{toy}"\nsize-limit = 3\n'
 
 
 def test_infinity() -> None:

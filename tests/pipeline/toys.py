@@ -151,6 +151,8 @@ TOYS: dict[str, type[Pass]] = {
 
 
 def resolve(name: str) -> type[Pass]:
+    """The toy of this name, or that this `module:Class` names, as pipelines of them are written."""
+    name = next((toy.name for toy in TOYS.values() if name == f"{__name__}:{toy.__name__}"), name)
     if name not in TOYS:
         raise ConfigError(f"there is no pass '{name}'")
     return TOYS[name]

@@ -1,0 +1,51 @@
+"""How pipelines spell passes: by name, or as `module:Class` where nothing but its code knows a pass."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from importlib.metadata import EntryPoint, entry_points
+
+from graphopt.errors import ConfigError
+from graphopt.ir.user_code import import_named, named
+from graphopt.pipeline.options import check_options
+from graphopt.pipeline.passes import Pass
+
+GROUP = "graphopt.passes"
+"""The entry points by which packages bring passes, and the package of our own."""
+
+
+def spelled(pass_type: type[Pass]) -> str:
+    """What finds this pass again: its name for our own and those that packages bring, `module:Class` for others."""
+    place = named(pass_type)
+    if place.startswith(f"{GROUP}."):
+        return pass_type.name
+    brought = any(point.name == pass_type.name and point.value == place for point in brought_passes())
+    return pass_type.name if brought else place
+
+
+def brought_passes() -> list[EntryPoint]:
+    """The entry points of other packages, by name."""
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+
+
+def import_pass(text: str) -> type[Pass]:
+    """The pass that `module:Class` names; modules in the working directory are found too.
+
+    Raises:
+        ConfigError: there is no such class, or it is not a pass whose options can be read.
+    """
+    found = import_named(text, "class")
+    if isinstance(found, Pass):
+        raise ConfigError(f"{text} is a pass object: name its class, {named(type(found))}")
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        kind = found.__name__ if isinstance(found, type) else type(found).__name__
+        raise ConfigError(f"{text} is not a subclass of graphopt.Pass, but {kind}")
+    if found.run is Pass.run:
+        raise ConfigError(f"{text} defines no run(self, graph, ctx): that is where a pass rewrites the graph")
+    known = {field.name for field in fields(found)}
+    for name, hint in inspect.get_annotations(found).items():
+        if name not in known and "ClassVar" not in str(hint) and "__dataclass_fields__" not in vars(found):
+            raise ConfigError(f"{text}: '{name}' is no option yet: decorate the class with @dataclass(frozen=True)")
+    check_options(found, text)
+    return found
