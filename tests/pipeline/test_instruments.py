@@ -13,6 +13,7 @@ import pytest
 from graphopt.calibration import Dataset, Feed, input_specs, load_dataset, load_ranges, model_hash
 from graphopt.errors import ConfigError, InternalError, PassError
 from graphopt.ir import Graph, from_proto, to_proto
+from graphopt.passes import find_pass
 from graphopt.pipeline import Context, Pass, PassManager
 from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Verify
 from graphopt.pipeline.instruments.comparison import QUANTIZED, difference
@@ -24,14 +25,12 @@ from graphopt.quant import Range, TensorPlan
 from graphopt.targets import find_target
 from tests.pipeline.toys import (
     MODEL,
-    TOYS,
     Crash,
     DropIdentity,
     Nothing,
     Refuse,
     Scale,
     WrongShape,
-    resolve,
     toy_graph,
 )
 from tests.support.rewrite import parse, run
@@ -319,7 +318,7 @@ def test_a_snapshot_keeps_what_passes_change_later() -> None:
 def reproduce(folder: Path) -> None:
     """Run what the reproducer holds."""
     model = onnx.load(folder / "before.onnx")
-    pipeline = pipeline_from_toml((folder / "pipeline.toml").read_text(), resolve)
+    pipeline = pipeline_from_toml((folder / "pipeline.toml").read_text(), find_pass)
     samples = pipeline.settings.calibration_data
     target = pipeline.settings.target
     ctx = Context(
@@ -386,11 +385,7 @@ class NeedPlan(Pass):
             raise RuntimeError(f"sum {sum(float(feed['x'].sum()) for feed in ctx.calibration)}")
 
 
-def test_a_failure_that_needs_the_plan_is_reproduced_from_before_the_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TOYS, "make-plan", MakePlan)
-    monkeypatch.setitem(TOYS, "need-plan", NeedPlan)
+def test_a_failure_that_needs_the_plan_is_reproduced_from_before_the_plan(tmp_path: Path) -> None:
     ctx = Context(target=find_target("openvino"), calibration=dataset())
     passes = [DropIdentity(), MakePlan(), Scale(by=2.0), NeedPlan()]
     with pytest.raises(InternalError, match=r"sum 48\.0") as caught:
@@ -398,7 +393,7 @@ def test_a_failure_that_needs_the_plan_is_reproduced_from_before_the_plan(
     assert caught.value.reproducer is not None
     folder = Path(caught.value.reproducer)
     assert [n.op_type for n in onnx.load(folder / "before.onnx").graph.node] == ["Relu", "MatMul"]
-    named = pipeline_from_toml((folder / "pipeline.toml").read_text(), resolve).passes
+    named = pipeline_from_toml((folder / "pipeline.toml").read_text(), find_pass).passes
     assert named == (MakePlan(), Scale(by=2.0), NeedPlan())
     with pytest.raises(InternalError, match=r"sum 48\.0"):
         reproduce(folder)
@@ -410,7 +405,7 @@ def test_saved_ranges_go_into_the_reproducer(tmp_path: Path) -> None:
         PassManager([DropIdentity(), Crash()], [Reproducer(tmp_path)]).run(toy_graph(), Context(ranges=ranges))
     assert caught.value.reproducer is not None
     folder = Path(caught.value.reproducer)
-    assert pipeline_from_toml((folder / "pipeline.toml").read_text(), resolve).settings.ranges == "ranges.json"
+    assert pipeline_from_toml((folder / "pipeline.toml").read_text(), find_pass).settings.ranges == "ranges.json"
     found = load_ranges(folder / "ranges.json", model_hash=model_hash(onnx.load(folder / "before.onnx")))
     assert {name: (float(r.low), float(r.high)) for name, r in found.items()} == {"a": (0.0, 2.5)}
 
