@@ -1,0 +1,197 @@
+// What Chart.js has to know for each kind of chart. Colours are the theme's at the time of drawing.
+"use strict";
+(function () {
+  const graphopt = (window.graphopt = window.graphopt || {});
+  const { number, theme } = graphopt;
+
+  const NAME = 42; // characters of an item's name beside its bar
+  const SERIES = 5; // colours that page.css has
+  const BAR = 17; // px
+  const color = (k) => theme.color(`series-${(k % SERIES) + 1}`);
+
+  /** The end of a long name, which tells layers apart. */
+  const cut = (name) => (name.length <= NAME ? name : `…${name.slice(1 - NAME)}`);
+
+  function axis(title, extra = {}) {
+    return {
+      title: { display: title !== "", text: title, color: theme.color("muted") },
+      ticks: { color: theme.color("muted"), maxRotation: 0, autoSkip: true, ...extra.ticks },
+      grid: { color: theme.color("line"), display: extra.grid !== false },
+      border: { color: theme.color("line") },
+      type: extra.type,
+      ...(extra.rest || {}),
+    };
+  }
+
+  const scaleType = (logarithmic) => (logarithmic ? "logarithmic" : "linear");
+
+  function common(legend) {
+    return {
+      animation: false,
+      responsive: true,
+      maintainAspectRatio: false,
+      plugins: {
+        legend: { display: legend, labels: { color: theme.color("fg"), boxWidth: 12, usePointStyle: true } },
+        tooltip: { displayColors: false },
+      },
+    };
+  }
+
+  /** @param {object} data the payload's Bars @param {number[]} order places of items @param {function(number)} open */
+  function bars(data, order, open) {
+    const named = order.length <= 40; // with more bars the names don't fit: they are in the tooltips
+    const options = common(data.series.length > 1);
+    options.indexAxis = named ? "y" : "x";
+    const values = axis(data.axis, { type: scaleType(data.logarithmic) });
+    const items = axis("", { type: "category", grid: false, ticks: { display: named, autoSkip: false } });
+    options.scales = named ? { x: values, y: items } : { x: items, y: values };
+    options.interaction = { mode: "index", axis: named ? "y" : "x", intersect: false };
+    options.onClick = (_event, hit) => hit.length && open(order[hit[0].index]);
+    options.onHover = (event, hit) => {
+      const leads = hit.length > 0 && data.nodes[order[hit[0].index]] !== "";
+      event.native.target.style.cursor = leads ? "pointer" : "default";
+    };
+    options.plugins.tooltip.callbacks = {
+      title: (hit) => data.items[order[hit[0].dataIndex]],
+      label: (hit) => `${hit.dataset.label}: ${number(hit.raw)}`,
+    };
+    return {
+      height: named ? 56 + BAR * order.length * Math.max(1, data.series.length * 0.75) : 300,
+      config: {
+        type: "bar",
+        data: {
+          labels: order.map((i) => cut(data.items[i])),
+          datasets: data.series.map((label, k) => ({
+            label,
+            data: order.map((i) => data.values[i][k]),
+            backgroundColor: color(k),
+            barPercentage: 0.9,
+            categoryPercentage: 0.85,
+          })),
+        },
+        options,
+      },
+    };
+  }
+
+  /** Vertical lines with their names at the top, one row each so that close ones stay legible. */
+  function lines(marks) {
+    return {
+      id: "marks",
+      afterDatasetsDraw(chart) {
+        const { ctx, chartArea: area, scales } = chart;
+        ctx.save();
+        ctx.font = "12px system-ui, sans-serif";
+        marks.forEach(([label, value], k) => {
+          const x = scales.x.getPixelForValue(value);
+          if (!(x >= area.left - 1 && x <= area.right + 1)) return;
+          ctx.strokeStyle = ctx.fillStyle = color(k + 1);
+          ctx.setLineDash(k % 2 ? [2, 3] : [6, 3]);
+          ctx.lineWidth = 1.5;
+          ctx.beginPath();
+          ctx.moveTo(x, area.top);
+          ctx.lineTo(x, area.bottom);
+          ctx.stroke();
+          const text = `${label} ${number(value)}`;
+          const leftwards = x + 6 + ctx.measureText(text).width > area.right;
+          ctx.textAlign = leftwards ? "right" : "left";
+          ctx.fillText(text, x + (leftwards ? -5 : 5), area.top + 13 + 16 * k);
+        });
+        ctx.restore();
+      },
+    };
+  }
+
+  /** @param {object} data the payload's HistogramData @param {boolean} logarithmic whether counts are */
+  function histogram(data, logarithmic) {
+    const floor = logarithmic ? 0.5 : 0;
+    const points = data.counts.map((count, i) => ({ x: data.edges[i], y: Math.max(count, floor) }));
+    points.push({ x: data.edges[data.edges.length - 1], y: floor });
+    const values = data.marks.map(([, value]) => value).concat(data.edges);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const margin = 0.02 * (high - low || 1);
+    const options = common(false);
+    options.interaction = { mode: "nearest", axis: "x", intersect: false };
+    options.scales = {
+      x: axis("value", { type: "linear", rest: { min: low - margin, max: high + margin }, ticks: { callback: (v) => number(Number(v.toPrecision(4))) } }),
+      y: axis("count", { type: scaleType(logarithmic), rest: { min: floor } }),
+    };
+    options.plugins.tooltip.callbacks = {
+      title: ([hit]) => {
+        const i = Math.min(hit.dataIndex, data.counts.length - 1);
+        return `${number(data.edges[i])} to ${number(data.edges[i + 1])}`;
+      },
+      label: (hit) => `count ${number(data.counts[hit.dataIndex] ?? 0)}`,
+    };
+    return {
+      height: 300,
+      config: {
+        type: "line",
+        data: {
+          datasets: [
+            {
+              data: points,
+              stepped: "before",
+              fill: { value: floor },
+              pointRadius: 0,
+              borderWidth: 1,
+              borderColor: color(0),
+              backgroundColor: `${color(0)}55`,
+            },
+          ],
+        },
+        options,
+        plugins: [lines(data.marks)],
+      },
+    };
+  }
+
+  /** The names of marked points, beside them. */
+  const markedNames = {
+    id: "marked",
+    afterDatasetsDraw(chart) {
+      const { ctx, chartArea: area } = chart;
+      ctx.save();
+      ctx.font = "600 12px system-ui, sans-serif";
+      ctx.fillStyle = theme.color("fg");
+      chart.data.datasets.forEach((dataset, k) =>
+        dataset.data.forEach((point, i) => {
+          if (!point.mark) return;
+          const { x, y } = chart.getDatasetMeta(k).data[i];
+          const leftwards = x > (area.left + area.right) / 2;
+          ctx.textAlign = leftwards ? "right" : "left";
+          ctx.fillText(point.label, x + (leftwards ? -10 : 10), y < area.top + 16 ? y + 16 : y - 8);
+        }),
+      );
+      ctx.restore();
+    },
+  };
+
+  /** @param {object} data the payload's Scatter */
+  function scatter(data) {
+    const options = common(data.series.length > 1);
+    options.interaction = { mode: "nearest", intersect: false };
+    options.scales = {
+      x: axis(data.x_axis, { type: scaleType(data.x_logarithmic) }),
+      y: axis(data.y_axis, { type: scaleType(data.y_logarithmic) }),
+    };
+    options.plugins.tooltip.callbacks = {
+      title: ([hit]) => hit.raw.label || hit.dataset.label,
+      label: ({ raw }) => [`${data.x_axis}: ${number(raw.x)}`, `${data.y_axis}: ${number(raw.y)}`],
+    };
+    const datasets = data.series.map(([label, points, joined], k) => ({
+      label,
+      data: points,
+      showLine: joined,
+      borderColor: color(k),
+      backgroundColor: color(k),
+      borderWidth: 1.5,
+      pointStyle: points.map((point) => (point.mark ? "rectRot" : ["circle", "rect", "triangle"][k % 3])),
+      pointRadius: points.map((point) => (point.mark ? 8 : 4)),
+      pointHoverRadius: 8,
+    }));
+    return { height: 340, config: { type: "scatter", data: { datasets }, options, plugins: [markedNames] } };
+  }
+
+  graphopt.chartConfig = { bars, histogram, scatter };
+})();

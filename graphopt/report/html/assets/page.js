@@ -1,0 +1,119 @@
+// The page: sections from the payload, the table of contents, and the links between tables, charts and the graph.
+"use strict";
+(function () {
+  const graphopt = window.graphopt;
+  const { el, theme } = graphopt;
+  const payload = JSON.parse(document.getElementById("payload").textContent);
+
+  /** Where cells lead: functions that open the graph there, null where there is nothing to open. */
+  function linksInto(graph, panel) {
+    const makers = new Map(); // tensor → the node that makes it last
+    const names = new Set();
+    const steps = graph === null ? [] : graph.steps;
+    for (const node of graph === null ? [] : graph.nodes) {
+      names.add(node.name);
+      for (const tensor of node.outputs) makers.set(tensor, node.name);
+    }
+    const node = (name) => (names.has(name) ? () => panel.openNode(name) : null);
+    return {
+      node,
+      tensor: (name) => (makers.has(name) ? node(makers.get(name)) : null),
+      step: (index) => (index in steps ? () => panel.openStep(index) : null),
+      stepTitle: (index) => {
+        if (!(index in steps)) return String(index);
+        return steps[index].index > 0 ? `${steps[index].index} ${steps[index].title}` : steps[index].title;
+      },
+    };
+  }
+
+  /** The graph's section. The view is made after the first paint, since its layout takes time. */
+  function graphPanel(graph) {
+    const container = el("div", { id: "graph-view" });
+    const panel = el("div", { id: "graph-panel" });
+    const whole = el("button", { type: "button", click: () => toggle() }, "Full screen");
+    const toggle = () => (document.fullscreenElement ? document.exitFullscreen() : panel.requestFullscreen());
+    whole.hidden = !document.fullscreenEnabled;
+    panel.append(container);
+    const section = el(
+      "section",
+      { id: "graph", "aria-labelledby": "graph-title" },
+      el("h2", { id: "graph-title" }, graph.steps.length > 2 ? "Graph, step by step" : "Graph"),
+      el("div", { class: "tools" }, whole),
+      panel,
+    );
+    let made = null;
+    const view = () => {
+      if (made === null) {
+        made = graphopt.GraphView(container, graph, { onSelect: () => {} });
+        made.setTheme(theme.current());
+        theme.onChange((shown) => made.setTheme(shown));
+        made.ready.then(() => {
+          performance.mark("graph-ready");
+          document.documentElement.dataset.graph = "ready";
+        });
+      }
+      return made;
+    };
+    const open = (show) => {
+      section.scrollIntoView({ block: "start" });
+      view().ready.then(show);
+    };
+    requestAnimationFrame(() => setTimeout(view));
+    return {
+      section,
+      openNode: (name) => open(() => view().select(name, { zoom: true })),
+      openStep: (index) => open(() => view().showStep(index)),
+    };
+  }
+
+  function figure({ label, value, note, tone }) {
+    return el(
+      "div",
+      { class: `figure ${tone ? `tone-${tone}` : ""}` },
+      el("dt", {}, label),
+      el("dd", { class: "value" }, value),
+      note ? el("dd", { class: "note" }, note) : null,
+    );
+  }
+
+  function sectionOf(section, links) {
+    return el(
+      "section",
+      { id: section.id, "aria-labelledby": `${section.id}-title` },
+      el("h2", { id: `${section.id}-title` }, section.title),
+      section.warnings.length ? el("ul", { class: "warnings" }, ...section.warnings.map((w) => el("li", {}, w))) : null,
+      section.figures.length ? el("dl", { class: "figures" }, ...section.figures.map(figure)) : null,
+      ...section.text.map((paragraph) => el("p", {}, paragraph)),
+      ...section.tables.map((table) => graphopt.table(table, links)),
+      ...section.charts.map((chart) => graphopt.chart(chart, links)),
+      section.gallery.length ? graphopt.gallery(section.gallery, links) : null,
+    );
+  }
+
+  /** The contents, with the section in sight marked. */
+  function contents(sections) {
+    const links = new Map();
+    for (const section of sections) {
+      links.set(section, el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent));
+    }
+    document.querySelector(".contents").append(...links.values());
+    const mark = () => {
+      const passed = sections.filter((section) => section.getBoundingClientRect().top < 120);
+      const atEnd = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
+      const current = atEnd ? sections[sections.length - 1] : passed[passed.length - 1] || sections[0];
+      for (const [section, link] of links) link.toggleAttribute("aria-current", section === current);
+    };
+    window.addEventListener("scroll", mark, { passive: true });
+    mark();
+  }
+
+  const panel = payload.graph === null || !graphopt.GraphView ? null : graphPanel(payload.graph);
+  const links = linksInto(payload.graph, panel);
+  const [first, ...others] = payload.sections.map((section) => sectionOf(section, links));
+  const sections = [first, panel === null ? null : panel.section, ...others].filter(Boolean);
+  document.querySelector("main").append(...sections);
+  contents(sections);
+  const select = document.getElementById("theme");
+  select.value = theme.chosen();
+  select.addEventListener("change", () => theme.choose(select.value));
+})();
