@@ -22,7 +22,7 @@ from graphopt.ir.ops import MOVES_VALUES
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import Context, Instrument, Pass, PassManager, PassRecord, Remark, Remarks
-from graphopt.pipeline.instruments import Reproducer, Verify
+from graphopt.pipeline.instruments import History, Reproducer, Verify
 from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.quant import QuantPlan, Range
 
@@ -36,13 +36,23 @@ _REPORT_SAMPLES = 32
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled graph, and how it came about; `precision`: what was assigned, where something was."""
+    """A compiled graph, and how it came about.
+
+    Attributes:
+        graph: the result.
+        passes: the pipeline that makes it.
+        records: of its passes that have run, by their numbers in the pipeline.
+        remarks: what they said.
+        precision: what was assigned, where something was.
+        history: what each pass changed; None where nobody keeps it.
+    """
 
     graph: Graph
     passes: tuple[Pass, ...]
     records: tuple[PassRecord, ...]
     remarks: Remarks
     precision: PrecisionChoice | None = None
+    history: History | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,10 @@ def simplified(first: Compiled, watch: Watch) -> Compiled:
     moment = watch.simplified
     assert moment is not None
     graph = _with_facts(moment.restore(), first.graph)
-    return Compiled(graph, first.passes[: moment.index], _records(first, moment.index), Remarks(list(moment.remarks)))
+    history = None if first.history is None else first.history.until(moment.index)
+    remarks = Remarks(list(moment.remarks))
+    passes = first.passes[: moment.index]
+    return Compiled(graph, passes, _records(first, moment.index), remarks, history=history)
 
 
 def _go_on(first: Compiled, watch: Watch, ctx: Context, moment: Moment, passes: Sequence[Pass], fit: bool) -> Compiled:
@@ -186,9 +199,13 @@ def _go_on(first: Compiled, watch: Watch, ctx: Context, moment: Moment, passes: 
     graph = _with_facts(moment.restore(), first.graph)
     remarks = Remarks(list(moment.remarks))
     ctx = replace(ctx, remarks=remarks, reference=None, data=None)
-    records = PassManager(again, (watch, Reproducer(), Verify())).run(graph, ctx)
-    kept = (*_records(first, moment.index), *(r for r in records if r.name != UseRanges.name))
-    return Compiled(graph, first.passes, kept, remarks, ctx.precision)
+    own = [number for number, pass_ in enumerate(again, 1) if not isinstance(pass_, UseRanges)]
+    numbers = {number: moment.index + place for place, number in enumerate(own, 1)}
+    history = None if first.history is None else first.history.until(moment.index, numbers)
+    watching: tuple[Instrument, ...] = (watch, Reproducer(), Verify())
+    records = PassManager(again, watching if history is None else (history, *watching)).run(graph, ctx)
+    new = (replace(record, index=numbers[record.index]) for record in records if record.index in numbers)
+    return Compiled(graph, first.passes, (*_records(first, moment.index), *new), remarks, ctx.precision, history)
 
 
 def _with_facts(graph: Graph, original: Graph) -> Graph:
