@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         emit,
         lint,
         optimize,
+        passes_from_text,
+        preset,
         repair,
         trace,
         verify,
@@ -45,8 +47,10 @@ if TYPE_CHECKING:
         PassError,
         UnsupportedError,
     )
-    from graphopt.ir import Graph, load, save
-    from graphopt.pipeline import Context, Instrument, Pass, PassManager
+    from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value, load, save
+    from graphopt.passes import find_pass
+    from graphopt.pipeline import Context, Instrument, Pass, PassManager, PassRecord, Remark
+    from graphopt.pipeline.spec import passes_to_text
     from graphopt.report import Report, Verification, inspect_model
     from graphopt.targets import TARGETS, Target, find_target
 
@@ -63,6 +67,8 @@ _MODULES = {
         "emit",
         "lint",
         "optimize",
+        "passes_from_text",
+        "preset",
         "repair",
         "trace",
         "verify",
@@ -79,8 +85,10 @@ _MODULES = {
         "PassError",
         "UnsupportedError",
     ),
-    "graphopt.ir": ("Graph", "load", "save"),
-    "graphopt.pipeline": ("Context", "Instrument", "Pass", "PassManager"),
+    "graphopt.ir": ("Constant", "Graph", "Node", "Tensor", "Variable", "fixed_value", "load", "save"),
+    "graphopt.passes": ("find_pass",),
+    "graphopt.pipeline": ("Context", "Instrument", "Pass", "PassManager", "PassRecord", "Remark"),
+    "graphopt.pipeline.spec": ("passes_to_text",),
     "graphopt.report": ("Report", "Verification", "inspect_model"),
     "graphopt.targets": ("TARGETS", "Target", "find_target"),
 }
@@ -93,6 +101,7 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "ConfigError",
+    "Constant",
     "Context",
     "EmitError",
     "Finding",
@@ -101,14 +110,19 @@ __all__ = [
     "Instrument",
     "InternalError",
     "LoadError",
+    "Node",
     "Pass",
     "PassError",
     "PassManager",
+    "PassRecord",
+    "Remark",
     "Repair",
     "Report",
     "Result",
     "Target",
+    "Tensor",
     "UnsupportedError",
+    "Variable",
     "Verification",
     "VerificationError",
     "__version__",
@@ -116,11 +130,16 @@ __all__ = [
     "compare",
     "compare_layers",
     "emit",
+    "find_pass",
     "find_target",
+    "fixed_value",
     "inspect_model",
     "lint",
     "load",
     "optimize",
+    "passes_from_text",
+    "passes_to_text",
+    "preset",
     "repair",
     "save",
     "trace",

@@ -45,3 +45,13 @@ def test_export_torch(tmp_path: Path) -> None:
         assert quantized(tmp_path / "out" / f"{name}_int8.onnx") >= 5
     sizes = onnx.load(tmp_path / "out" / "dynamic_int8.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [bool(d.dim_param) for d in sizes] == [True, False, True, True]
+
+
+def test_custom_pass(tmp_path: Path) -> None:
+    usual, remark, uncapped = run("custom_pass.py", cwd=tmp_path).splitlines()
+    assert remark == "[uncap-relu] applied Clip '/down/Clip': a Relu, without the end at 6"
+    for line, passes in ((usual, 19), (uncapped, 20)):
+        found = re.fullmatch(rf"{passes} passes: ([\d.]+) dB, top-1 ([\d.]+)%", line)
+        assert found, line
+        assert float(found[1]) > 35
+        assert float(found[2]) > 97

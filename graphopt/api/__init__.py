@@ -11,6 +11,7 @@ from graphopt.api.comparing import compare, compare_layers
 from graphopt.api.emitting import check_output, emit
 from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, optimize
+from graphopt.api.pipelines import passes_from_text, preset
 from graphopt.api.ranges import Calibration
 from graphopt.api.repairing import Repair, repair
 from graphopt.api.tracing import trace
@@ -28,6 +29,8 @@ __all__ = [
     "emit",
     "lint",
     "optimize",
+    "passes_from_text",
+    "preset",
     "repair",
     "trace",
     "verify",
