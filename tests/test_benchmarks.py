@@ -19,6 +19,7 @@ from benchmarks import (
     block_weights,
     calibration,
     calibration_methods,
+    dump,
     float_preset,
     litert,
     mixed,
@@ -78,6 +79,14 @@ def test_scaling_makes_the_graph_it_says() -> None:
     model = scaling.synthetic(50)
     onnx.checker.check_model(model, full_check=True)
     assert len(model.graph.node) == 50
+
+
+def test_dump_compiles_with_and_without(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(scaling.synthetic(50).SerializeToString())
+    found = dump.cost(tmp_path / "model.onnx", tmp_path, turns=1)
+    assert (found.nodes, len(found.ratios)) == (50, 1)
+    assert {"000_input.txt", "index.html"} <= {f.name for f in (tmp_path / "dump").iterdir()}
+    assert found.nbytes > (tmp_path / "dump" / "000_input.txt").stat().st_size > 0
 
 
 @needs_zoo

@@ -13,12 +13,14 @@ Constants are shown where they are read. Values that are in another file aren't 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from graphopt.ir.elements import Body, Constant, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
@@ -34,9 +36,34 @@ _MAX_VALUES = 8
 _MAX_TEXT = 60
 
 
-def print_graph(graph: Graph) -> str:
-    """The model as text, with the quantization plan beside the tensors and nodes that it is about."""
-    return "\n".join([*_header(graph), *_Printer(graph).body(graph, ""), ""])
+class ValueTexts:
+    """What is shown of constants' values, for whoever prints a graph again and again: weights are looked at once.
+
+    Known by the array (or what it will be loaded from), which `Graph` never changes in place. Keeps no array alive.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[weakref.ref[NDArray[Any] | LazyValues], str]] = {}
+
+    def of(self, constant: Constant) -> str:
+        """` = value` when it is tiny, ` in [min, max]` when it isn't, nothing when it would have to be read."""
+        stored = constant.unloaded
+        known = self._found.get(id(stored))
+        if known is not None and known[0]() is stored:
+            return known[1]
+        text = _values(constant)
+        self._found[id(stored)] = weakref.ref(stored), text
+        return text
+
+
+def print_graph(graph: Graph, values: ValueTexts | None = None) -> str:
+    """The model as text, with the quantization plan beside the tensors and nodes that it is about.
+
+    Args:
+        graph: the model.
+        values: remembers what is shown of constants from call to call.
+    """
+    return "\n".join([*_header(graph), *_Printer(graph, values or ValueTexts()).body(graph, ""), ""])
 
 
 def _header(graph: Graph) -> Iterator[str]:
@@ -60,9 +87,10 @@ def _header(graph: Graph) -> Iterator[str]:
 
 
 class _Printer:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, values: ValueTexts) -> None:
         self.plan = graph.plan
         self.ranges = _solved_ranges(graph)
+        self.values = values
 
     def body(self, graph: Graph, indent: str) -> Iterator[str]:
         """The nodes of one graph, with its inputs' plan first."""
@@ -73,7 +101,7 @@ class _Printer:
 
     def node(self, node: Node, indent: str) -> Iterator[str]:
         outputs = ", ".join(_typed(t) if not t.is_empty() else "_" for t in node.outputs)
-        inputs = ", ".join(_input(t) for t in node.inputs)
+        inputs = ", ".join(self.input(t) for t in node.inputs)
         op = f"{node.domain}::{node.op}" if node.domain else node.op
         attrs = [f"{k}={attribute_text(v)}" for k, v in sorted(node.attrs.items()) if not isinstance(v, Body)]
         options = f" {{{', '.join(attrs)}}}" if attrs else ""
@@ -91,6 +119,12 @@ class _Printer:
             yield f"{indent}{_INDENT}{name} '{body.name}' ({inputs}) {{"
             yield from self.body(body, indent + 2 * _INDENT)
             yield f"{indent}{_INDENT}}} → {', '.join(f'%{t.name}' for t in body.outputs)}"
+
+    def input(self, tensor: Tensor) -> str:
+        """A tensor where it is read: a constant with its type and values."""
+        if tensor.is_empty():
+            return "_"
+        return f"%{tensor.name}" if isinstance(tensor, Variable) else f"{_typed(tensor)}{self.values.of(tensor)}"
 
     def planned(self, tensor: Tensor, indent: str) -> Iterator[str]:
         entry = self.plan.tensors.get(tensor.name)
@@ -132,14 +166,7 @@ def _typed(tensor: Tensor) -> str:
     return f"%{tensor.name}: {TensorType(tensor.dtype, tensor.shape, proto)}"
 
 
-def _input(tensor: Tensor) -> str:
-    if tensor.is_empty():
-        return "_"
-    return f"%{tensor.name}" if isinstance(tensor, Variable) else f"{_typed(tensor)}{_values(tensor)}"
-
-
 def _values(constant: Constant) -> str:
-    """` = value` when it is tiny, ` in [min, max]` when it isn't, nothing when it would have to be read from a file."""
     stored = constant.unloaded
     lazy = constant.lazy
     if (lazy is not None and lazy.is_external) or isinstance(stored, SparseConstant):

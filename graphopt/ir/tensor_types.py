@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -28,7 +29,13 @@ class TensorType:
         if self.type_proto is not None:
             return str(self.type_proto.WhichOneof("value")).removesuffix("_type")
         dims = "…" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.dtype or 'unknown'}[{dims}]"
+        return f"{'unknown' if self.dtype is None else _dtype_text(self.dtype)}[{dims}]"
+
+
+@functools.cache
+def _dtype_text(dtype: np.dtype[np.generic]) -> str:
+    """Its name; numpy makes it anew each time, which was a third of printing a graph."""
+    return str(dtype)
 
 
 def agrees(tensor: Variable, found: TensorType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import onnx.parser
 
 from graphopt.ir import Graph, from_proto, infer, load, save
-from graphopt.ir.printer import print_graph
+from graphopt.ir.printer import ValueTexts, print_graph
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 
 MODEL = """<ir_version: 8, opset_import: ["" : 17, "my.ops" : 2]>
@@ -55,6 +56,18 @@ def test_printing_changes_and_loads_nothing() -> None:
     assert print_graph(graph) == print_graph(graph)
     assert graph.revision == revision
     assert all(c.lazy is not None for c in graph.constants)
+
+
+def test_remembered_values_are_those_of_now() -> None:
+    graph, values = graph_of(), ValueTexts()
+    weight = graph.constants[0]
+    print_graph(graph, values)
+    for k in range(20):  # arrays come and go, and with them what id() says
+        graph.set_values(weight, np.full((3, 3), k, np.float32))
+        assert print_graph(graph, values) == print_graph(graph)
+    gone = weakref.ref(weight.values)
+    graph.set_values(weight, np.zeros((3, 3), np.float32))
+    assert gone() is None, "remembering its text must not keep a weight alive"
 
 
 def test_the_plan_is_beside_what_it_is_about() -> None:

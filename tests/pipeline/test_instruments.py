@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,10 @@ def test_dump_writes_what_changed_and_every_remark(tmp_path: Path) -> None:
     assert [f["numerics"] for f in figures] == [None, None]
     page = (folder / "index.html").read_text()
     assert 'href="002_drop-identity.diff"' in page
+    # It opens from disk: everything that it links to is in it or beside it, and it loads nothing.
+    links = re.findall(r'href="([^"]*)"', page)
+    assert all(f'id="{link[1:]}"' in page if link[0] == "#" else (folder / link).is_file() for link in links)
+    assert not re.search(r"<(script|link|img|iframe)|https?:|@import|url\(", page)
     assert "Identity" in (folder / "000_input.txt").read_text()
     assert "Identity" not in (folder / "002_drop-identity.txt").read_text()
     remarks = [json.loads(line) for line in (folder / "remarks.jsonl").read_text().splitlines()]
@@ -111,6 +116,14 @@ def test_dump_and_verify_see_a_change_of_the_plan_alone(tmp_path: Path) -> None:
     ]
     with pytest.raises(InternalError, match=r"make-plan.*\[plan\].*gone"):
         PassManager([MakePlan("gone")], [Verify()]).run(toy_graph(), ctx)
+
+
+def test_a_plan_that_is_forgotten_is_a_change_to_dump(tmp_path: Path) -> None:
+    ctx = Context(target=find_target("openvino"))
+    PassManager([MakePlan("a"), ForgetPlan(), Nothing()], [Dump(tmp_path)]).run(toy_graph(), ctx)
+    texts = sorted(f.name for f in tmp_path.glob("*.txt"))
+    assert texts == ["000_input.txt", "001_make-plan.txt", "002_forget-plan.txt"]
+    assert (tmp_path / texts[0]).read_text() == (tmp_path / texts[2]).read_text()
 
 
 def test_dump_writes_models_when_asked(tmp_path: Path) -> None:
@@ -371,6 +384,15 @@ class MakePlan(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         assert ctx.target is not None
         graph.plan.add(TensorPlan(self.tensor, ctx.target.activation, ()))
+
+
+@dataclass(frozen=True)
+class ForgetPlan(Pass):
+    name: ClassVar[str] = "forget-plan"
+    summary: ClassVar[str] = "clear the plan"
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        graph.plan.clear()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph
-from graphopt.ir.printer import print_graph
+from graphopt.ir.printer import ValueTexts, print_graph
 from graphopt.ir.write import save
 from graphopt.pipeline.instrument import Failure, Instrument, PassRecord
 from graphopt.pipeline.instruments.dump_page import DumpedPass, dump_page
@@ -60,14 +59,19 @@ class Dump(Instrument):
             raise ConfigError(f"can't write into the dump folder '{self.folder}' ({error.strerror})") from error
         self._title = graph.name
         self._remarks(0, ctx)
-        self._graph("000_input", graph, with_model=self.models)
+        self._graph("000_input", graph)
+        if self.models:
+            save(graph, self.folder / "000_input.onnx")
 
     def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
         """Write the graph if the pass changed it or its plan, and what the pass said."""
         began = time.perf_counter()
         remarks = self._remarks(record.index, ctx)
         stem = f"{record.index:03}_{record.name}"
-        diff = self._graph(stem, graph, with_model=self.models and record.changed)
+        # Passes that only change the plan move no revision.
+        diff = self._graph(stem, graph) if record.changed or graph.plan or self._planned else ""
+        if self.models and record.changed:
+            save(graph, self.folder / f"{stem}.onnx")
         seconds = time.perf_counter() - began
         self._passes.append(DumpedPass(record, remarks, stem if diff else "", diff, peak_memory(), seconds))
 
@@ -84,11 +88,14 @@ class Dump(Instrument):
     def _begin(self) -> None:
         self._said = 0
         self._text = self._title = ""
+        self._planned = False  # the last text has a plan
         self._passes: list[DumpedPass] = []
+        self._values = ValueTexts()
 
-    def _graph(self, name: str, graph: Graph, *, with_model: bool) -> str:
+    def _graph(self, name: str, graph: Graph) -> str:
         """Write the text if it isn't the last one; returns how it differs from that."""
-        text, last = print_graph(graph), self._text
+        text, last = print_graph(graph, self._values), self._text
+        self._planned = bool(graph.plan)
         diff = ""
         if text != last:
             (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -96,8 +103,6 @@ class Dump(Instrument):
             if last:
                 diff = text_diff(last, text, name)
                 (self.folder / f"{name}.diff").write_text(diff, encoding="utf-8")
-        if with_model:
-            save(graph, self.folder / f"{name}.onnx")
         return diff
 
     def _remarks(self, index: int, ctx: Context) -> tuple[Remark, ...]:
@@ -105,7 +110,7 @@ class Dump(Instrument):
         new = tuple(ctx.remarks.items[self._said :])
         with (self.folder / "remarks.jsonl").open("a", encoding="utf-8") as file:
             for remark in new:
-                file.write(json.dumps({"index": index, **asdict(remark)}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({"index": index, **vars(remark)}, ensure_ascii=False) + "\n")
         self._said = len(ctx.remarks.items)
         return new
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphopt.pipeline.instrument import PassRecord
 from graphopt.pipeline.remarks import Remark
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # A page with all lines of a large model opens slowly; the .diff beside it has them all.
 _SHOWN_LINES = 400
@@ -64,11 +68,14 @@ class DumpedPass:
 
 def dump_page(title: str, passes: Sequence[DumpedPass], checked: Collection[int], failure: str) -> str:
     """The page as HTML. `checked`: numbers of passes whose outputs were compared and are those before."""
+    whole = sum(p.record.seconds for p in passes) or 1.0
+    return _template().render(title=title, passes=passes, checked=checked, failure=failure, whole=whole)
+
+
+@functools.cache
+def _template() -> Template:
     from jinja2 import Environment  # only a dump needs it
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     source = files("graphopt.pipeline.instruments").joinpath("dump_page.html").read_text(encoding="utf-8")
-    whole = sum(p.record.seconds for p in passes) or 1.0
-    return environment.from_string(source).render(
-        title=title, passes=passes, checked=checked, failure=failure, whole=whole
-    )
+    return environment.from_string(source)
