@@ -31,7 +31,7 @@
       responsive: true,
       maintainAspectRatio: false,
       plugins: {
-        legend: { display: legend, labels: { color: theme.color("fg"), boxWidth: 12, usePointStyle: true } },
+        legend: { display: legend, labels: { color: theme.color("fg"), boxHeight: 6, usePointStyle: true } },
         tooltip: { displayColors: false },
       },
     };
@@ -93,9 +93,13 @@
           ctx.lineTo(x, area.bottom);
           ctx.stroke();
           const text = `${label} ${number(value)}`;
-          const leftwards = x + 6 + ctx.measureText(text).width > area.right;
-          ctx.textAlign = leftwards ? "right" : "left";
-          ctx.fillText(text, x + (leftwards ? -5 : 5), area.top + 13 + 16 * k);
+          const width = ctx.measureText(text).width;
+          const left = x + 6 + width > area.right ? x - 6 - width : x + 6;
+          const ink = ctx.fillStyle;
+          ctx.fillStyle = theme.color("bg");
+          ctx.fillRect(left - 2, area.top + 2 + 17 * k, width + 4, 15);
+          ctx.fillStyle = ink;
+          ctx.fillText(text, left, area.top + 13.5 + 17 * k);
         });
         ctx.restore();
       },
@@ -113,7 +117,7 @@
     const options = common(false);
     options.interaction = { mode: "nearest", axis: "x", intersect: false };
     options.scales = {
-      x: axis("value", { type: "linear", rest: { min: low - margin, max: high + margin }, ticks: { callback: (v) => number(Number(v.toPrecision(4))) } }),
+      x: axis("value", { type: "linear", rest: { min: low - margin, max: high + margin }, ticks: { includeBounds: false } }),
       y: axis("count", { type: scaleType(logarithmic), rest: { min: floor } }),
     };
     options.plugins.tooltip.callbacks = {
@@ -172,8 +176,8 @@
     const options = common(data.series.length > 1);
     options.interaction = { mode: "nearest", intersect: false };
     options.scales = {
-      x: axis(data.x_axis, { type: scaleType(data.x_logarithmic) }),
-      y: axis(data.y_axis, { type: scaleType(data.y_logarithmic) }),
+      x: axis(data.x_axis, { type: scaleType(data.x_logarithmic), rest: { grace: "3%" } }),
+      y: axis(data.y_axis, { type: scaleType(data.y_logarithmic), rest: { grace: "3%" } }),
     };
     options.plugins.tooltip.callbacks = {
       title: ([hit]) => hit.raw.label || hit.dataset.label,

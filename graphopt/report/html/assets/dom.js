@@ -28,10 +28,11 @@
     return el("label", { class: "choice" }, label, select);
   }
 
-  /** Up to six significant digits, without trailing zeros; large and small ones with an exponent. */
+  /** Up to six significant digits, without trailing zeros; whole numbers in full, very small ones with an exponent. */
   function plainNumber(value) {
-    if (Number.isInteger(value) && Math.abs(value) < 1e15) return String(value);
-    return String(Number(value.toPrecision(Math.abs(value) < 1e-3 ? 3 : 6))).replace("-", "−");
+    const digits = Math.abs(value) < 1e-3 ? 3 : 6;
+    const shown = Number.isInteger(value) && Math.abs(value) < 1e15 ? value : Number(value.toPrecision(digits));
+    return String(shown);
   }
 
   function scaled(value, suffix) {
@@ -66,7 +67,7 @@
   function number(value, unit = "") {
     if (value === null || value === undefined) return "";
     if (typeof value !== "number") return String(value);
-    return (UNITS[unit] || plainNumber)(value);
+    return (UNITS[unit] || plainNumber)(value).replace(/^-/, "−");
   }
 
   /** Calls `show` once when `element` comes near the window, or when the page is printed. */

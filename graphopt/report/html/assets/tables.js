@@ -127,6 +127,8 @@
       printAsHtml: true,
       printRowRange: "active",
     });
+    const toTop = () => (container.querySelector(".tabulator-tableholder").scrollTop = 0);
+    table.on("dataSorted", (sorters) => sorters.length && setTimeout(toTop)); // it keeps the place when it draws
     table.on("dataFiltered", (_filters, left) => counted(left.length));
     return table;
   }

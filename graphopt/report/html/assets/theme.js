@@ -32,12 +32,15 @@
     return chosen;
   }
 
-  function apply() {
-    document.documentElement.dataset.theme = current();
-    for (const listener of listeners) listener(current());
+  function show(theme) {
+    document.documentElement.dataset.theme = theme;
+    for (const listener of listeners) listener(theme);
   }
 
+  const apply = () => show(current());
   system.addEventListener("change", apply);
+  window.addEventListener("beforeprint", () => show("light")); // paper is white
+  window.addEventListener("afterprint", apply);
   apply();
 
   graphopt.theme = {
