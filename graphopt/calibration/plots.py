@@ -84,8 +84,8 @@ def file_name(index: int, tensor: str) -> str:
     return f"{index:03d}_{readable or 'tensor'}.png"
 
 
-def bars(histogram: Histogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The histogram over the values it has seen, in at most `_BARS` bars of whole bins.
+def bars(histogram: Histogram, most: int = _BARS) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The histogram over the values it has seen, in at most `most` bars of whole bins.
 
     Returns:
         Edges [n + 1], in the tensor's units, and counts [n]; exact zeros are left out. Empty without other values.
@@ -97,7 +97,7 @@ def bars(histogram: Histogram) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     middle = len(histogram.negative)
     group = 1
     # Anchored at zero, as the bins are: no bar holds values of both signs.
-    while (filled[-1] - middle) // group - (filled[0] - middle) // group >= _BARS:
+    while (filled[-1] - middle) // group - (filled[0] - middle) // group >= most:
         group *= 2
     first, last = (int(k - middle) // group for k in (filled[0], filled[-1]))
     index = (filled - middle) // group - first

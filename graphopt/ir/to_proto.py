@@ -91,16 +91,17 @@ def ir_version(facts: ModelFacts) -> int:
 
 def value_bytes(graph: Graph) -> int:
     """Bytes that the values of all initializers of the model, nested graphs included, take in a file."""
-    return sum(_stored_bytes(constant) for scope in graph.walk() for constant in scope.constants)
+    return sum(constant_bytes(constant) for scope in graph.walk() for constant in scope.constants)
 
 
 def attribute_bytes(graph: Graph) -> int:
     """Bytes of the tensors in attributes, those of Constant nodes above all: where some exporters keep weights."""
     attributes = (v for scope in graph.walk() for node in scope.nodes for v in node.attrs.values())
-    return sum(_stored_bytes(value) for value in attributes if isinstance(value, Constant))
+    return sum(constant_bytes(value) for value in attributes if isinstance(value, Constant))
 
 
-def _stored_bytes(constant: Constant) -> int:
+def constant_bytes(constant: Constant) -> int:
+    """Bytes that the values of a constant take in a file."""
     return external.stored_bytes(onnx_dtype(constant.dtype), int(np.prod(constant.shape, dtype=np.int64)))
 
 

@@ -21,6 +21,7 @@ from graphopt.report.units import (
     counted,
     decibel_text,
     percent_text,
+    ratio_text,
     seconds_text,
 )
 from graphopt.report.verification import verification_page
@@ -128,7 +129,7 @@ def _sizes(before: Size, after: Size) -> Table:
             "weights",
             bytes_text(before.weight_bytes),
             bytes_text(after.weight_bytes),
-            _ratio(before.weight_bytes, after.weight_bytes),
+            ratio_text(before.weight_bytes, after.weight_bytes),
         ),
     ]
     if before.file_bytes is not None and after.file_bytes is not None:
@@ -137,14 +138,10 @@ def _sizes(before: Size, after: Size) -> Table:
                 "file",
                 bytes_text(before.file_bytes),
                 bytes_text(after.file_bytes),
-                _ratio(before.file_bytes, after.file_bytes),
+                ratio_text(before.file_bytes, after.file_bytes),
             )
         )
     return Table(("", ">before", ">after", ""), tuple(rows))
-
-
-def _ratio(before: int, after: int) -> str:
-    return f"{before / after:.1f} times smaller" if after and before >= 1.05 * after else ""
 
 
 def _passes(records: Sequence[PassRecord], *, all_passes: bool) -> list[Line | Table]:

@@ -111,7 +111,7 @@ def _table(found: Mixed) -> Table:
     rows = found.candidates
     columns: dict[str, list[str]] = {
         "candidate": [c.name for c in rows],
-        "multiply-accumulates": [_shares(c.shares) for c in rows],
+        "multiply-accumulates": [shares_text(c.shares) for c in rows],
         ">top-1": ["" if c.accuracy is None else percent_text(c.accuracy) for c in rows],
         f">{found.metric}": ["" if found.metric in ("top1", "sqnr") else f"{c.value:.6g}" for c in rows],
         ">SQNR": [decibel_text(c.sqnr_db) for c in rows],
@@ -126,7 +126,8 @@ def _table(found: Mixed) -> Table:
     return Table(tuple(shown), tuple(zip(*shown.values(), strict=True)))
 
 
-def _shares(shares: Mapping[str, float]) -> str:
+def shares_text(shares: Mapping[str, float]) -> str:
+    """`int8 92 %, float32 8 %`."""
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share > 0)
 
 

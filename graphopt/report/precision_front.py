@@ -21,12 +21,12 @@ from graphopt.report.units import decibel_text
 
 _CSV, _PICTURES = ".csv", (".png", ".svg")
 _UNITS = {"latency": "seconds", "size": "bytes", "bits": "multiply-accumulates x bits"}
-# Kind of cost → (what the axis says, that in the costs' units).
-_AXES = {
+AXES = {
     "latency": ("latency, ms", 1e-3),
     "size": ("weights, kB", 1e3),
     "bits": ("multiply-accumulates x bits, 10⁶", 1e6),
 }
+"""Kind of cost → (what the axis says, that in the costs' units)."""
 
 
 def save_front(path: Path, choice: PrecisionChoice, macs: Mapping[str, int | None] | None = None) -> tuple[Path, ...]:
@@ -121,7 +121,7 @@ def draw_front(path: Path, choice: PrecisionChoice, others: Mapping[str, tuple[S
     curves = {"exact": points, **{name: undominated(curve) for name, curve in (others or {}).items()}}
     finite = [db for curve in curves.values() for db in map(predicted_db, curve) if math.isfinite(db)]
     top = max(finite, default=0.0) + 0.08 * (max(finite, default=1.0) - min(finite, default=0.0) or 1.0)
-    label, unit = _AXES[costs.kind]
+    label, unit = AXES[costs.kind]
     figure = new_figure(9, 5.2)
     axes = figure.add_subplot()
     for (name, curve), color, marker in zip(curves.items(), COLORS, "os^Dv<", strict=False):

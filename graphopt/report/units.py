@@ -45,6 +45,11 @@ def change_text(before: str, after: str) -> str:
     return before if before == after else f"{before} → {after}"
 
 
+def ratio_text(before: int, after: int) -> str:
+    """`3.7 times smaller`; "" where it isn't smaller."""
+    return f"{before / after:.1f} times smaller" if after and before >= 1.05 * after else ""
+
+
 def counted(count: int, noun: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

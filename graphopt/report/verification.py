@@ -137,13 +137,14 @@ def _latency(found: Latency) -> list[Line | Table]:
     title = f"Latency of a call on this machine, in {found.engine} with {threads}: {found.rounds} rounds in turns"
     rows = (
         ("float", milliseconds_text(found.reference_seconds), ""),
-        ("8 bits", milliseconds_text(found.seconds), _change(found)),
+        ("8 bits", milliseconds_text(found.seconds), latency_text(found)),
     )
     return [Line(title, "title"), Table(("", ">median", ""), rows)]
 
 
-def _change(found: Latency) -> str:
-    spread = f"float / 8 bits: {found.speedup:.2f}, quartiles {found.speedup_low:.2f} to {found.speedup_high:.2f}"
+def latency_text(found: Latency, result: str = "8 bits") -> str:
+    """How much faster or slower than the float model a result is, or that it can't be told."""
+    spread = f"float / {result}: {found.speedup:.2f}, quartiles {found.speedup_low:.2f} to {found.speedup_high:.2f}"
     if found.speedup_low <= 1 <= found.speedup_high:
         return f"no clear difference ({spread})"
     if found.speedup > 1:

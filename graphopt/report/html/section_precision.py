@@ -1,0 +1,195 @@
+"""Mixed precision: the assignment, what it was chosen from, and what was turned back to float to hold a demand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from graphopt.report.guarding import Guarded, value_text
+from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.payload import Cell, Column, Figure, Point, Scatter, Section, TableData, Unit
+from graphopt.report.precision import Candidate, Mixed, shares_text
+from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
+
+if TYPE_CHECKING:  # scipy
+    from graphopt.analysis.precision_record import PrecisionChoice
+
+_COST_UNITS: dict[str, Unit] = {"latency": "seconds", "size": "bytes", "bits": "count"}
+
+
+def precision_section(found: Gathered) -> Section | None:
+    """The assignment of precisions; None where none was made."""
+    choice, mixed = found.precision, found.report.mixed
+    if choice is None and mixed is None:
+        return None
+    tables = [*([] if mixed is None else [_candidates(mixed)]), *([] if choice is None else [_regions(choice)])]
+    charts = [*([] if choice is None else [_front(choice)]), *([] if mixed is None else _measured(mixed))]
+    return Section(
+        "precision", "Mixed precision", tuple(_text(mixed, choice)), tables=tuple(tables), charts=tuple(charts)
+    )
+
+
+def guard_section(found: Gathered) -> Section | None:
+    """What the accuracy guard did; None where nothing was demanded."""
+    guarded = found.report.guarded
+    if guarded is None:
+        return None
+    columns = (Column("back in float", "node"), Column("operator"), Column("SQNR in 8 bits", "number", "dB"))
+    rows = tuple((t.node, t.op, finite(t.isolated_db)) for t in guarded.turned_back)
+    return Section(
+        "guard",
+        "Accuracy guard",
+        tuple(_guard_text(guarded)),
+        figures=(
+            Figure("Float model", value_text(guarded.metric, guarded.reference)),
+            Figure("As planned at first", value_text(guarded.metric, guarded.before)),
+            Figure("Result", value_text(guarded.metric, guarded.after), guarded.demand, "good"),
+            Figure(
+                "Weights", bytes_text(guarded.bytes_after), f"{bytes_text(guarded.bytes_before)} as planned at first"
+            ),
+        ),
+        tables=(TableData("Turned back to float", columns, rows),) if rows else (),
+    )
+
+
+def _guard_text(guarded: Guarded) -> Iterator[str]:
+    yield f"{guarded.summary}; {counted(guarded.trials, 'plan')} tried on {guarded.data}."
+    if guarded.turned_back:
+        share = "an unknown share" if guarded.macs_share is None else percent_text(guarded.macs_share)
+        yield f"It costs the 8 bits of {share} of the multiply-accumulates."
+    if guarded.on_calibration_data:
+        yield "Guarded on calibration samples, which flatter the result: --validation-data is better."
+
+
+def _text(mixed: Mixed | None, choice: PrecisionChoice | None) -> Iterator[str]:
+    if mixed is not None:
+        origin = "as demanded" if mixed.floor_given else "the default; --max-drop and --min-sqnr set another"
+        yield f"{mixed.summary[0].upper()}{mixed.summary[1:]}."
+        yield f"Floor: {mixed.floor} on {mixed.data} ({origin}), measured in onnxruntime."
+        yield from (f"{note}." for note in mixed.notes)
+    elif choice is not None:
+        yield f"Assigned for {choice.demand}."
+    if choice is not None:
+        costs = choice.problem.costs
+        estimate = " (an estimate, nothing was measured)" if costs.estimated else ""
+        yield f"Costs: {costs.source or costs.kind}{estimate}."
+
+
+def _candidates(mixed: Mixed) -> TableData:
+    columns = (
+        Column("candidate"),
+        Column("multiply-accumulates"),
+        Column("top-1", "number", "percent"),
+        Column(mixed.metric, "number"),
+        Column("SQNR", "number", "dB"),
+        Column("latency", "number", "seconds"),
+        Column("times as fast", "number"),
+        Column("weights", "number", "bytes"),
+        Column("budget"),
+        Column("floor"),
+        Column("result"),
+    )
+    rows = tuple(_candidate(c) for c in mixed.candidates)
+    dull = {"top1", "sqnr"}
+    shown = [
+        place
+        for place, column in enumerate(columns)
+        if column.title not in dull and any(row[place] not in (None, "") for row in rows)
+    ]
+    return TableData(
+        "Candidates",
+        tuple(columns[place] for place in shown),
+        tuple(tuple(row[place] for place in shown) for row in rows),
+        "No SQNR stands for the same outputs as the original's.",
+    )
+
+
+def _candidate(c: Candidate) -> tuple[Cell, ...]:
+    return (
+        c.name,
+        shares_text(c.shares),
+        None if c.accuracy is None else 100 * c.accuracy,
+        finite(c.value),
+        finite(c.sqnr_db),
+        None if c.latency is None else c.latency.seconds,
+        None if c.latency is None else c.latency.speedup,
+        c.weight_bytes,
+        "" if c.within_budget is None else "met" if c.within_budget else "missed",
+        "holds" if c.holds else "fails",
+        "shipped" if c.shipped else "",
+    )
+
+
+def _regions(choice: PrecisionChoice) -> TableData:
+    problem = choice.problem
+    unit = _COST_UNITS[problem.costs.kind]
+    columns = (
+        Column("region", "node"),
+        Column("operator"),
+        Column("precision"),
+        Column("nodes", "number", "count"),
+        Column("error of its weights", "number"),
+        Column("cost", "number", unit),
+        Column("in float32", "number", unit),
+        Column("left to choose"),
+        Column("why not another"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for region in problem.regions.regions:
+        precision = choice.chosen.precisions[region.name]
+        rows.append((
+            region.name,
+            region.op,
+            precision,
+            len(region.nodes),
+            finite(problem.sensitivity.weights.get((region.name, precision), 0.0)),
+            finite(problem.costs.regions.get((region.name, precision), 0.0)),
+            finite(problem.costs.regions.get((region.name, "float32"), 0.0)),
+            ", ".join(problem.choices[region.name]),
+            choice.reasons.get(region.name, ""),
+        ))  # fmt: skip
+    note = "A region is what the target runs as one kernel; errors are relative powers of noise at the outputs."
+    return TableData("Assignment", columns, tuple(rows), note)
+
+
+def _front(choice: PrecisionChoice) -> Scatter:
+    from graphopt.report.precision_front import AXES, predicted_db
+
+    label, unit = AXES[choice.problem.costs.kind]
+    finite_db = [predicted_db(p) for p in choice.points if p.error > 0]
+    # A point without an error has no decibels: it is drawn above all others.
+    top = max(finite_db, default=0.0) + 0.08 * ((max(finite_db) - min(finite_db)) if finite_db[1:] else 10.0)
+
+    points = tuple(
+        Point(
+            p.cost / unit,
+            min(predicted_db(p), top),
+            f"point {place} of {len(choice.points)}: "
+            + (f"{predicted_db(p):.1f} dB predicted" if math.isfinite(predicted_db(p)) else "no error"),
+            p is choice.chosen,
+        )
+        for place, p in enumerate(choice.points, 1)
+    )
+    return Scatter(
+        "Front of error and cost: no other assignment is better in both",
+        label + (" (an estimate)" if choice.problem.costs.estimated else ""),
+        "predicted SQNR, dB",
+        (("front", points, True),),
+    )
+
+
+def _measured(mixed: Mixed) -> list[Scatter]:
+    points = tuple(
+        Point(
+            1e3 * c.latency.seconds,
+            c.sqnr_db,
+            f"{c.name}: {decibel_text(c.sqnr_db)}, {c.latency.speedup:.2f} times as fast as the original",
+            c.shipped,
+        )
+        for c in mixed.candidates
+        if c.latency is not None and math.isfinite(c.sqnr_db)
+    )
+    if len(points) < 2:
+        return []
+    return [Scatter("Candidates, measured", "latency, ms", "SQNR, dB", (("candidates", points, False),))]
