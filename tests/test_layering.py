@@ -23,10 +23,16 @@ LAYERS = (
     "passes",
     "report",
     "api",
+    "integrations",
     "cli",
 )
 # Library → layers that may import it.
-OWNERS = {"onnx_graphsurgeon": {"ir"}, "onnxruntime": {"calibration", "backends"}, "openvino": {"backends"}}
+OWNERS = {
+    "onnx_graphsurgeon": {"ir"},
+    "onnxruntime": {"calibration", "backends"},
+    "openvino": {"backends"},
+    "olive": {"integrations"},
+}
 # The public package: it names what api, targets and passes offer, lazily.
 FACADES = {"__init__", "__main__", "_version"}
 

@@ -1,0 +1,3 @@
+class OlivePackageConfig:
+    @staticmethod
+    def get_default_config_path() -> str: ...
