@@ -54,7 +54,7 @@
     bytes: (value) => (Math.abs(value) < 1000 ? `${value} B` : scaled(value, "B")),
     seconds,
     dB: (value) => `${value.toFixed(1)} dB`,
-    percent: (value) => `${(100 * value).toFixed(2)} %`,
+    percent: (value) => `${value.toFixed(2)} %`,
     points: (value) => `${value.toFixed(2)} points`,
     count: (value) => (Math.abs(value) < 1000 ? plainNumber(value) : scaled(value, "")),
   };
