@@ -19,20 +19,31 @@ from graphopt.ir.files import replacing
 from graphopt.report.html.payload import Payload
 from graphopt.report.summary import plain
 
-_SHEETS = ("vendor/tabulator_simple.min.css", "page.css")
+_SHEETS = ("vendor/tabulator_simple.min.css", "page.css", "graph.css")
 _HEAD = "theme.js"
 """Runs before anything is painted."""
 
 _SCRIPTS = (
     "vendor/tabulator.min.js",
     "vendor/chart.umd.min.js",
+    "vendor/cytoscape.min.js",
     "dom.js",
     "tables.js",
     "charts.js",
     "chart_view.js",
+    "graph_model.js",
+    "graph_visible.js",
+    "graph_groups.js",
+    "graph_layout.js",
+    "graph_worker.js",
+    "graph_style.js",
+    "graph_legend.js",
+    "graph_toolbar.js",
+    "graph_panel.js",
+    "graph_view.js",
     "page.js",
 )
-_LIBRARIES = "Tabulator, Chart.js"
+_LIBRARIES = "Tabulator, Chart.js and Cytoscape.js"
 _DIGITS = 6
 """Significant digits of numbers in the page: more than it shows anywhere."""
 
