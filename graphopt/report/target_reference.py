@@ -11,6 +11,7 @@ from graphopt.ir.conditions import CONDITIONS
 from graphopt.quant.precision import PRECISIONS
 from graphopt.report.markdown import anchor, field_meanings, md_table, prose
 from graphopt.targets import TARGETS, OpRule, PrecisionRule, Role, Target
+from graphopt.targets.table import precision_table
 
 _HEAD = """# Targets
 
@@ -144,7 +145,8 @@ def _precisions() -> str:
         ("precision", "bits of a weight", "bits of an activation"),
         ((p.name, str(p.weight_bits), str(p.activation_bits)) for p in PRECISIONS.values()),
     )
-    return f"## Precisions\n\n{table}"
+    intro = "What parts of a model can be in, how its ONNX says so, and what a border between two of them costs:"
+    return f"## Precisions\n\n{table}\n\n{intro}\n\n{precision_table()}"
 
 
 def _lint() -> str:

@@ -1,4 +1,4 @@
-"""The README's tables, made from the targets' rules: `python -m graphopt.targets.table`."""
+"""Tables of all targets side by side, for README.md and docs/targets.md: `python -m graphopt.targets.table`."""
 
 from __future__ import annotations
 
