@@ -29,8 +29,10 @@ from graphopt.backends.latency import Latency
 from graphopt.calibration import Dataset
 from graphopt.errors import AccuracyError, GraphoptError
 from graphopt.ir import load, to_proto
+from graphopt.ir.outline import outline
 from graphopt.ir.to_proto import attribute_bytes, value_bytes
 from graphopt.pipeline import Context, Remarks
+from graphopt.pipeline.instruments import History
 from graphopt.pipeline.passes import Progress
 from graphopt.report.measure import runnable
 from graphopt.report.precision import Candidate, Mixed
@@ -338,7 +340,9 @@ def contest(model: object, base_dir: str | Path | None, mixing: Mixing) -> tuple
     clock, notes = _clock(find_engine(mixing.ctx.target), references, mixing.judge, mixing.ctx.threads)
     mixing.notes += notes
     mixing.keep_original &= clock is None or not notes
-    return Compiled(load(model, base_dir=base_dir), (), (), Remarks()), clock
+    original = load(model, base_dir=base_dir)
+    history = None if mixing.first.history is None else History(outline(original))
+    return Compiled(original, (), (), Remarks(), history=history), clock
 
 
 def _clock(

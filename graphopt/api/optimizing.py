@@ -25,7 +25,7 @@ from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
-from graphopt.pipeline import Instrument, PassManager
+from graphopt.pipeline import Context, Instrument, PassManager
 from graphopt.pipeline.instruments import Reproducer, Verify
 from graphopt.pipeline.passes import Progress, Resources
 from graphopt.pipeline.spec import passes_to_text
@@ -35,8 +35,9 @@ from graphopt.report.samples import open_samples, reported, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
 
-if TYPE_CHECKING:  # the solvers behind assignment bring scipy in
+if TYPE_CHECKING:  # the solvers behind assignment bring scipy in, reports jinja2
     from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.api.reporting import Reporting
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def optimize(
     verify: bool = False,
     device: str | None = None,
     output: str | Path | None = None,
+    report: str | Path | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
     resources: Resources | None = None,
@@ -144,6 +146,8 @@ def optimize(
             doesn't run in 8 bits there, nothing is saved.
         device: what to verify for, and to estimate the costs of precisions for, where the engine has a choice.
         output: where to save the result, as .onnx or, for tflite, as .tflite; checked before the work begins.
+        report: where to write the HTML report, one file that opens from disk. It also measures, for itself, what is
+            neither asked for here: errors of layers, what the engine makes of the result, latency. See `api.reporting`.
         base_dir: folder of the external data of a model that isn't given as a path.
         threads: threads of onnxruntime; None lets it take the cores.
         resources: workers, execution providers, memory and checkpoint of calibration, see `Resources`.
@@ -192,11 +196,17 @@ def optimize(
     if choice.has(Calibrate) and calibration_data is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
     check_format(output, choice.target)
-    check_output(output, (model, config, calibration_data, validation_data, ranges, choice.precision_plan))
+    inputs = (model, config, calibration_data, validation_data, ranges, choice.precision_plan)
+    check_output(output, inputs)
+    if report is not None:
+        from graphopt.api.reporting import check_report
+
+        check_report(report, (*inputs, output))
     if verify:
         check_verifiable(choice.target, choice.has(PlanQuantization), device)
     graph = load(model, base_dir=base_dir)
     check_output(output, graph.facts.source_files)
+    check_output(report, graph.facts.source_files)
     check_sizes(output, graph)
     before, nodes = Size.of(graph, graph.facts.source_files), matchable(graph)
     calibration = (
@@ -216,12 +226,16 @@ def optimize(
 
     watch = Watch()
     watching = (Reproducer(), Verify()) if instruments is None else instruments
-    if judge is not None or layers:  # it keeps the float weights alive
+    if judge is not None or layers or report is not None:  # it keeps the float weights alive
         watching = (watch, *watching)
+    reporting = None if report is None else _reporting(report, watch, watching, ctx, progress)
+    if reporting is not None:
+        watching = (reporting.history, *watching)
     records = PassManager(choice.passes, watching).run(graph, ctx)
     # What passes chose by samples comes back among the ranges where those are given.
     precisions = ctx.precision and replace(ctx.precision, decisions={**(ctx.ranges or {}), **ctx.kept})
-    compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, precisions)
+    history = None if reporting is None else reporting.history
+    compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, precisions, history)
     guarded = mixed = None
     if judge is not None and compiled.precision is not None:
         terms = Terms(demanded is not None, validation is None, keep_original=prune is None)
@@ -243,7 +257,7 @@ def optimize(
             base_dir=base_dir, device=device, threads=threads, progress=progress,
         )  # fmt: skip
     saved = Saved(()) if output is None else save_result(graph, output, choice.target)
-    report = Report(
+    found = Report(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
         output=None if output is None else str(output),
         target=None if choice.target is None else choice.target.name,
@@ -267,8 +281,23 @@ def optimize(
         guarded=guarded,
         errors=errors,
         mixed=mixed,
+        page=None if report is None else str(report),
     )
-    return Result(graph, report, choice.target, compiled.precision)
+    if reporting is not None:
+        reporting.save(
+            found, compiled, ctx, model=model, base_dir=base_dir, samples=chosen, target=choice.target, device=device
+        )
+    return Result(graph, found, choice.target, compiled.precision)
+
+
+def _reporting(
+    path: str | Path, watch: Watch, watching: Sequence[Instrument], ctx: Context, progress: Progress | None
+) -> Reporting:
+    """What keeps, from here on, what the HTML report shows."""
+    from graphopt.api.reporting import Reporting
+
+    ctx.histograms = True
+    return Reporting(Path(path), watch, watching, progress)
 
 
 def _judge(

@@ -109,6 +109,10 @@ def optimize(
         str | None,
         typer.Option(metavar="NAME", help="What to verify and estimate for, where the engine has a choice: SM86."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write what was done, measured and declined as one page, with graphs."),
+    ] = None,
     dump_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=_DEBUG, help="Write the graph as text after every pass."),
@@ -189,6 +193,7 @@ def optimize(
                 verify=verify,
                 device=device,
                 output=output,
+                report=report,
                 threads=threads,
                 resources=options.resources(workers, batch_size, provider, memory_budget, checkpoint),
                 instruments=watching,

@@ -59,6 +59,8 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     page += [Line(f"warning: {warning}", "warning") for warning in report.warnings]
     if report.output is not None:
         page += [Line(), Line(f"saved {report.output} in {seconds_text(report.seconds)}", "good")]
+    if report.page is not None:
+        page.append(Line(f"report {report.page}", "good"))
     return page
 
 

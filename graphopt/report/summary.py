@@ -101,6 +101,7 @@ class Report:
         errors: what each layer loses; None when it wasn't asked for.
         elimination: which channels were removed; None when that wasn't asked for.
         mixed: what mixed precision ships and what it was chosen from; None where nothing was chosen.
+        page: the HTML report that was written, or None.
     """
 
     source: str
@@ -121,6 +122,7 @@ class Report:
     errors: ErrorReport | None = None
     elimination: Elimination | None = None
     mixed: Mixed | None = None
+    page: str | None = None
 
     @property
     def declined(self) -> Counter[str]:
