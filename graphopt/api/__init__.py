@@ -6,6 +6,7 @@ or of a folder of them, "module:function", a dict of stacked arrays, or an itera
 Nothing here keeps state: calls from several threads don't disturb each other.
 """
 
+from graphopt.api.bisecting import bisect
 from graphopt.api.calibrating import calibrate
 from graphopt.api.comparing import compare, compare_layers
 from graphopt.api.emitting import check_output, emit
@@ -22,6 +23,7 @@ __all__ = [
     "Repair",
     "Result",
     "VerificationError",
+    "bisect",
     "calibrate",
     "check_output",
     "compare",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from graphopt._version import __version__
-from graphopt.cli import calibrate, compare, diff, emit, inspect, lint, optimize, passes, targets, trace, verify
+from graphopt.cli import bisect, calibrate, compare, diff, emit, inspect, lint, optimize, passes, targets, trace, verify
 from graphopt.errors import GraphoptError, InternalError, one_line
 
 EXIT_USER = 1
@@ -35,6 +35,7 @@ app.command("emit")(emit.emit)
 app.command("compare")(compare.compare)
 app.command("diff")(diff.diff)
 app.command("trace")(trace.trace)
+app.command("bisect")(bisect.bisect)
 app.command("inspect")(inspect.inspect)
 app.command("passes")(passes.passes)
 app.command("targets")(targets.targets)

@@ -7,9 +7,22 @@ Dump: Dump writes a broken graph before Verify complains about it, and Timing me
 from graphopt.pipeline.instruments.dump import Dump
 from graphopt.pipeline.instruments.history import History, Step
 from graphopt.pipeline.instruments.limit import Limit
+from graphopt.pipeline.instruments.moments import Moment, Moments
 from graphopt.pipeline.instruments.numerics import Numerics
 from graphopt.pipeline.instruments.reproducer import Reproducer
 from graphopt.pipeline.instruments.timing import PassTime, Timing
 from graphopt.pipeline.instruments.verify import Verify
 
-__all__ = ["Dump", "History", "Limit", "Numerics", "PassTime", "Reproducer", "Step", "Timing", "Verify"]
+__all__ = [
+    "Dump",
+    "History",
+    "Limit",
+    "Moment",
+    "Moments",
+    "Numerics",
+    "PassTime",
+    "Reproducer",
+    "Step",
+    "Timing",
+    "Verify",
+]
