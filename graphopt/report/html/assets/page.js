@@ -14,10 +14,10 @@
       names.add(node.name);
       for (const tensor of node.outputs) makers.set(tensor, node.name);
     }
-    const node = (name) => (names.has(name) ? () => panel.openNode(name) : null);
+    const node = (name, step) => (names.has(name) ? () => panel.openNode(name, step) : null);
     return {
       node,
-      tensor: (name) => (makers.has(name) ? node(makers.get(name)) : null),
+      tensor: (name, step) => (makers.has(name) ? node(makers.get(name), step) : null),
       step: (index) => (index in steps ? () => panel.openStep(index) : null),
       stepTitle: (index) => {
         if (!(index in steps)) return String(index);
@@ -61,7 +61,7 @@
     requestAnimationFrame(() => setTimeout(view));
     return {
       section,
-      openNode: (name) => open(() => view().select(name, { zoom: true })),
+      openNode: (name, step) => open(() => view().select(name, { zoom: true, step: step ?? undefined })),
       openStep: (index) => open(() => view().showStep(index)),
     };
   }
@@ -107,7 +107,7 @@
     mark();
   }
 
-  const panel = payload.graph === null || !graphopt.GraphView ? null : graphPanel(payload.graph);
+  const panel = payload.graph === null ? null : graphPanel(payload.graph);
   const links = linksInto(payload.graph, panel);
   const [first, ...others] = payload.sections.map((section) => sectionOf(section, links));
   const sections = [first, panel === null ? null : panel.section, ...others].filter(Boolean);

@@ -10,6 +10,11 @@
   const HEIGHT = 480; // px; longer tables scroll and draw only the rows in sight
   const ROW = 29; // px, as page.css has it
   const WIDEST = { node: 320, tensor: 320, step: 240, text: 620, number: 160 };
+  const LEADS = {
+    node: (links, name, step) => links.node(name, step),
+    tensor: (links, name, step) => links.tensor(name, step),
+    step: (links, index) => links.step(index),
+  };
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
   /** What a cell shows, as text. */
@@ -28,18 +33,12 @@
     return collator.compare(a, b);
   }
 
-  function cellNode(value, column, links) {
+  /** A cell's content. `step` is that of its row, where the row is about one: a node is shown as it is there. */
+  function cellNode(value, column, step, links) {
     const text = cellText(value, column, links);
-    const open =
-      column.kind === "step" && value !== null
-        ? links.step(value)
-        : column.kind === "node"
-          ? links.node(value)
-          : column.kind === "tensor"
-            ? links.tensor(value)
-            : null;
-    if (open === null) return el("span", { class: "value" }, text);
-    return graphopt.link(text, open);
+    const leads = value !== null && column.kind in LEADS;
+    const open = leads ? LEADS[column.kind](links, value, step) : null;
+    return open === null ? el("span", {}, text) : graphopt.link(text, open);
   }
 
   /** A link that calls `open`, wherever it stands. */
@@ -51,7 +50,10 @@
     return el("a", { href: "#graph", class: "to-graph", title: text, click: follow }, el("bdi", {}, text));
   };
 
-  function columnOf(column, index, rows, links) {
+  function columnOf(data, index, links) {
+    const { rows } = data;
+    const column = data.columns[index];
+    const stepAt = data.columns.findIndex(({ kind }) => kind === "step");
     const longest = rows.slice(0, 400).reduce((most, row) => {
       return Math.max(most, cellText(row[index], column, links).length);
     }, 0);
@@ -68,7 +70,7 @@
       cssClass: `kind-${column.kind}${wraps ? " wraps" : ""}`,
       variableHeight: wraps,
       titleFormatter: () => el("span", {}, column.title),
-      formatter: (cell) => cellNode(cell.getValue(), column, links),
+      formatter: (cell) => cellNode(cell.getValue(), column, cell.getData()[`c${stepAt}`], links),
       sorter: (a, b, _rowA, _rowB, _column, direction) =>
         column.kind === "step" && a !== null && b !== null ? a - b : compare(a, b, direction),
     };
@@ -119,7 +121,7 @@
   function grid(container, data, rows, links, counted) {
     const table = new window.Tabulator(container, {
       data: rows,
-      columns: data.columns.map((column, index) => columnOf(column, index, data.rows, links)),
+      columns: data.columns.map((_, index) => columnOf(data, index, links)),
       layout: "fitColumns",
       maxHeight: HEIGHT,
       columnDefaults: { headerSortTristate: true, resizable: "header" },
