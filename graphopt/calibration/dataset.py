@@ -35,6 +35,7 @@ class Dataset:
         name: where the samples come from, for messages.
         count: the number of samples, or None when only iterating can tell.
         labels: one class index per row of the samples, or None.
+        given: how many samples it has handed out so far, over all walks.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Dataset:
         self.name = name
         self.count = count
         self.labels = labels
+        self.given = 0
 
     def __iter__(self) -> Iterator[Feed]:
         empty = True
-        for feed in self._feeds():
+        for feed in self._walk():
             empty = False
             yield feed
         if empty:
@@ -69,7 +71,12 @@ class Dataset:
         labels = self.labels
         if labels is not None and self.count:
             labels = labels[: cast(int, count) * (len(labels) // self.count)]
-        return Dataset(lambda: itertools.islice(self._feeds(), limit), name=self.name, count=count, labels=labels)
+        return Dataset(lambda: itertools.islice(self._walk(), limit), name=self.name, count=count, labels=labels)
+
+    def _walk(self) -> Iterator[Feed]:
+        for feed in self._feeds():
+            self.given += 1
+            yield feed
 
 
 def load_dataset(

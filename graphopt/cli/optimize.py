@@ -11,18 +11,15 @@ import typer
 from graphopt import api
 from graphopt.analysis.macs import layer_macs
 from graphopt.api.choice import ASSIGNING, MIXED
-from graphopt.cli import options
-from graphopt.cli.print_ir import PrintIr
+from graphopt.cli import inside, options
 from graphopt.cli.screen import PassProgress, Screen
 from graphopt.errors import ConfigError
 from graphopt.ir.files import check_output_path
-from graphopt.pipeline import Instrument
-from graphopt.pipeline.instruments import Dump, Limit, Numerics, Reproducer, Timing, Verify
-from graphopt.report.pages import summary_page
+from graphopt.pipeline.instruments import Timing
+from graphopt.report.pages import summary_dict, summary_page
 from graphopt.report.verification import verification_page
 
 FRONT = "--front"
-_DEBUG = "Looking inside"
 _MIXED = "Mixed precision (--preset mixed, or passes with assign-precision)"
 
 
@@ -113,33 +110,19 @@ def optimize(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write what was done, measured and declined as one page, with graphs."),
     ] = None,
-    dump_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=_DEBUG, help="Write the graph as text after every pass."),
-    ] = None,
-    dump_onnx: Annotated[
-        bool, typer.Option("--dump-onnx", rich_help_panel=_DEBUG, help="In --dump-dir, write models too.")
-    ] = False,
-    print_ir_after: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PASS", rich_help_panel=_DEBUG, help="Print the graph after this pass. Repeatable."),
-    ] = None,
-    print_ir_after_all: Annotated[
-        bool, typer.Option("--print-ir-after-all", rich_help_panel=_DEBUG, help="Print it after every change.")
-    ] = False,
-    check_numerics: Annotated[
-        bool,
-        typer.Option("--check-numerics", rich_help_panel=_DEBUG, help="Run the model around every lossless pass."),
-    ] = False,
-    time_passes: Annotated[
-        bool, typer.Option("--time-passes", rich_help_panel=_DEBUG, help="List every pass with its time.")
-    ] = False,
-    remarks: Annotated[
-        bool, typer.Option("--remarks", rich_help_panel=_DEBUG, help="List what was done and declined, and why.")
-    ] = False,
-    pass_limit: Annotated[
-        int | None, typer.Option(min=0, metavar="N", rich_help_panel=_DEBUG, help="Run only the first N passes.")
-    ] = None,
+    dump_dir: inside.DumpDir = None,
+    dump_onnx: inside.DumpOnnx = False,
+    print_ir_before: inside.PrintIrBefore = None,
+    print_ir_after: inside.PrintIrAfter = None,
+    print_ir_after_all: inside.PrintIrAfterAll = False,
+    print_ir_after_change: inside.PrintIrAfterChange = False,
+    check_numerics: inside.CheckNumerics = False,
+    time_passes: inside.TimePasses = False,
+    remarks: inside.RemarksOption = False,
+    remarks_pass: inside.RemarksPass = None,
+    remarks_node: inside.RemarksNode = None,
+    remarks_kind: inside.RemarksKind = None,
+    pass_limit: inside.PassLimit = None,
     threads: options.Threads = None,
     workers: options.Workers = 1,
     batch_size: options.BatchSize = None,
@@ -153,16 +136,19 @@ def optimize(
     if save_prune_plan is not None:
         check_plan(save_prune_plan, model, prune)
     check_places({"--save-precision-plan": save_precision_plan, FRONT: front}, model, preset, config, passes)
-    timing = Timing()
+    listed = inside.remark_filter(remarks_pass, remarks_node, remarks_kind, everything=remarks)
+    timing = Timing() if time_passes else None
     screen = Screen(as_json, quiet)
-    watching: list[Instrument] = [timing] if time_passes else []
-    watching += [] if pass_limit is None else [Limit(pass_limit)]
-    watching += [Reproducer(dump_dir), Verify()]
-    numerics = Numerics() if check_numerics else None
-    watching += [] if numerics is None else [numerics]
-    watching += [] if dump_dir is None else [Dump(dump_dir, models=dump_onnx, numerics=numerics)]
-    if print_ir_after or print_ir_after_all:
-        watching.append(PrintIr(() if print_ir_after_all else options.split(print_ir_after)))
+    watching = inside.watching(
+        timing=timing,
+        pass_limit=pass_limit,
+        check_numerics=check_numerics,
+        dump_dir=dump_dir,
+        dump_onnx=dump_onnx,
+        printing=inside.printing(
+            print_ir_before, print_ir_after, after_all=print_ir_after_all, after_change=print_ir_after_change
+        ),
+    )
     try:
         with screen.working() as progress:
             if progress is not None:
@@ -209,8 +195,7 @@ def optimize(
         result.precision.save_plan(save_precision_plan)
     if front is not None and result.precision is not None:
         write_front(front, result)
-    page = summary_page(result.report, timing=str(timing) if time_passes else "", remarks=remarks)
-    screen.show(page, result.report.to_dict())
+    screen.show(summary_page(result.report, timing, listed), summary_dict(result.report, timing, listed))
 
 
 def check_plan(path: Path, model: Path, prune: str | None) -> None:

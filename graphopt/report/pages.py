@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphopt.pipeline import PassRecord
+from graphopt.pipeline.instruments import Timing
+from graphopt.pipeline.remarks import RemarkFilter
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.elimination import elimination_page
 from graphopt.report.guarding import guarded_page
 from graphopt.report.inspection import Inspection, Port
 from graphopt.report.layer_errors import layer_errors_page
 from graphopt.report.precision import precision_page
-from graphopt.report.summary import Layer, Report, Size
+from graphopt.report.remarks import remarks_page
+from graphopt.report.summary import Layer, Report, Size, plain
+from graphopt.report.timing import rewrites_text, timing_dicts, timing_table
 from graphopt.report.units import (
     bytes_text,
     change_text,
@@ -31,15 +35,13 @@ if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends import Agreement
 
 
-def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> Document:
-    """What a run of `optimize` did. `timing` is a table to show, then every pass is listed; `remarks`: every remark."""
+def summary_page(report: Report, timing: Timing | None = None, remarks: RemarkFilter | None = None) -> Document:
+    """What a run of `optimize` did. With `timing` every pass is listed; `remarks`: which remarks are, None: none."""
     page: list[Line | Table] = [Line(_headline(report), "title"), _sizes(report.before, report.after)]
     page += [Line(f"note: {note}") for note in report.notes]
-    page += [Line(), *_passes(report.passes, all_passes=bool(timing))]
-    if timing:
-        page += [Line(), *(Line(f"  {line}") for line in timing.splitlines())]
-    if remarks:
-        page += [Line(), Line("Remarks", "title"), *(Line(f"  {remark}") for remark in report.remarks)]
+    page += [Line(), *(_passes(report.passes) if timing is None else [timing_table(timing)])]
+    if remarks is not None:
+        page += [Line(), *remarks_page(report.remarks, remarks, [record.name for record in report.passes])]
     elif declined := report.declined:
         by_pass = ", ".join(f"{name} {count}" for name, count in declined.items())
         page.append(Line(f"  declined: {declined.total()} ({by_pass}); --remarks says which and why"))
@@ -62,6 +64,16 @@ def summary_page(report: Report, *, timing: str = "", remarks: bool = False) -> 
     if report.page is not None:
         page.append(Line(f"report {report.page}", "good"))
     return page
+
+
+def summary_dict(report: Report, timing: Timing | None = None, remarks: RemarkFilter | None = None) -> dict[str, Any]:
+    """The same as plain data for JSON: with `timing`, what each pass took; only the remarks that are to be listed."""
+    found = report.to_dict()
+    if timing is not None:
+        found["timing"] = timing_dicts(timing)
+    if remarks is not None:
+        found["remarks"] = [plain(r) for r in report.remarks if remarks.lets_through(r)]
+    return found
 
 
 def agreement_page(agreement: Agreement, first: str, second: str, title: str, *, top1: bool = True) -> Document:
@@ -146,8 +158,8 @@ def _sizes(before: Size, after: Size) -> Table:
     return Table(("", ">before", ">after", ""), tuple(rows))
 
 
-def _passes(records: Sequence[PassRecord], *, all_passes: bool) -> list[Line | Table]:
-    shown = [r for r in records if all_passes or r.changed or r.remarks]
+def _passes(records: Sequence[PassRecord]) -> list[Line | Table]:
+    shown = [r for r in records if r.changed or r.remarks]
     names = dict.fromkeys(r.name for r in shown)
     idle = [r for r in records if r not in shown]
     rows = tuple(
@@ -155,7 +167,7 @@ def _passes(records: Sequence[PassRecord], *, all_passes: bool) -> list[Line | T
             r.name,
             change_text(str(r.nodes_before), str(r.nodes_after)),
             change_text(bytes_text(r.bytes_before), bytes_text(r.bytes_after)),
-            ", ".join(f"{r.remarks[kind]} {kind}" for kind in ("applied", "declined") if r.remarks.get(kind)),
+            rewrites_text(r),
             seconds_text(r.seconds),
         )
         for r in shown

@@ -179,7 +179,7 @@ def matchable(graph: Graph) -> set[tuple[str, str]]:
 def unmatched_notes(option: str, patterns: Sequence[str], nodes: Set[tuple[str, str]]) -> list[str]:
     """A note for each pattern of an option that means none of `nodes`: most likely a slip of the pen."""
     return [
-        f"{option} pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-all` shows the names"
+        f"{option} pattern '{pattern}' matches no node: `graphopt optimize --print-ir-after-change` shows the names"
         for pattern in patterns
         if not any(names_node(pattern, name, op) for name, op in nodes)
     ]

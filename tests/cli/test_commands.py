@@ -142,17 +142,34 @@ def test_kept_in_float_and_skipped(run: Run, folder: Path) -> None:
 def test_looking_inside(run: Run, folder: Path) -> None:
     outcome = run(
         *(*OPTIMIZE, *SAMPLES, "--dump-dir", "dump", "--dump-onnx", "--check-numerics", "--time-passes", "--remarks"),
-        *("--print-ir-after", "fold-batch-norm"),
+        *("--print-ir-after", "fold-batch-norm", "--print-ir-before", "fold-pad"),
     )
     assert outcome.code == 0
     assert "[fold-batch-norm] applied BatchNormalization" in outcome.out
     assert "checks and dumps" in outcome.out
-    assert outcome.err.count("# after pass") == 1
-    assert "Conv" in outcome.err
-    assert "BatchNormalization(" not in outcome.err
+    assert (outcome.err.count("# before pass"), outcome.err.count("# after pass")) == (1, 1)
+    before, after = outcome.err.split("# after pass")
+    assert "BatchNormalization(" in before
+    assert "Conv(" in after
+    assert "BatchNormalization(" not in after
     dumped = sorted(path.name for path in (folder / "dump").iterdir())
     assert "000_input.txt" in dumped
     assert any(name.endswith("_insert-qdq.onnx") for name in dumped)
+
+
+def test_remarks_and_times_by_filter(run: Run, folder: Path) -> None:
+    folded = ("--passes", "fold-constants,fold-batch-norm", "--remarks-kind", "applied")
+    outcome = run(*OPTIMIZE[:-2], *folded, "--remarks-pass", "fold-batch*,fold-pad", "--print-ir-after-change")
+    assert outcome.code == 0
+    listed = outcome.out.split("Remarks (7 of ")[1].splitlines()
+    assert all(line.startswith("  [fold-batch-norm] applied Batch") for line in listed[1:8])
+    assert listed[8] == "  no pass of this run is 'fold-pad'; did you mean 'fold-constants' or 'fold-batch-norm'?"
+    assert outcome.err.count("# after pass") == 2
+    outcome = run(*OPTIMIZE[:-2], *folded, "--remarks-node", "*block1*", "--time-passes", "--json")
+    found = json.loads(outcome.out)
+    assert {r["kind"] for r in found["remarks"]} == {"applied"}
+    assert all("block1" in r["node"] for r in found["remarks"])
+    assert [t["pass"] for t in found["timing"]] == ["fold-constants", "fold-batch-norm"]
 
 
 def test_pass_limit(run: Run, folder: Path) -> None:

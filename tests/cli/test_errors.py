@@ -39,6 +39,8 @@ CASES: dict[str, tuple[dict[str, str | None], str]] = {
     "two pipelines": ({"passes": "remove-dead", "preset": "int8"}, "give one of preset, config, passes"),
     "skips what isn't there": ({"skip": "fold-batch-nor"}, "did you mean 'fold-batch-norm'"),
     "prints after what isn't there": ({"print_ir_after": "remove-ded"}, "did you mean 'remove-dead'"),
+    "prints before what isn't there": ({"print_ir_before": "remove-ded"}, "did you mean 'remove-dead'"),
+    "unknown kind of remark": ({"remarks_kind": "applid"}, "did you mean 'applied'"),
     "unknown method": ({"calibration_method": "guess"}, "expected minmax"),
     "no such pipeline file": ({"config": "nowhere.toml"}, "can't read the pipeline file 'nowhere.toml'"),
     "labels without samples": ({"labels": "few.npz"}, "labels"),

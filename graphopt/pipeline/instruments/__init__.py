@@ -9,6 +9,7 @@ from graphopt.pipeline.instruments.history import History, Step
 from graphopt.pipeline.instruments.limit import Limit
 from graphopt.pipeline.instruments.moments import Moment, Moments
 from graphopt.pipeline.instruments.numerics import Numerics
+from graphopt.pipeline.instruments.print_ir import PrintIr
 from graphopt.pipeline.instruments.reproducer import Reproducer
 from graphopt.pipeline.instruments.timing import PassTime, Timing
 from graphopt.pipeline.instruments.verify import Verify
@@ -21,6 +22,7 @@ __all__ = [
     "Moments",
     "Numerics",
     "PassTime",
+    "PrintIr",
     "Reproducer",
     "Step",
     "Timing",
