@@ -248,7 +248,7 @@
     if (options.scopes) result = groupScopes(result, opened);
     const collapse = options.collapse === null ? result.nodes.size > COLLAPSE_ABOVE : options.collapse;
     if (collapse) {
-      const largest = Math.max(8, Math.ceil(result.nodes.size / 60));
+      const largest = Math.max(24, Math.ceil(result.nodes.size / 40));
       const changed = [...result.nodes.values()].some((node) => node.change);
       const regions = changed ? collapseRegions(result, opened) : result;
       // Chains also where only an opened region is large: whether there are any must not depend on what is open.

@@ -4,14 +4,21 @@
  * Networks are deep: dagre 3.1.3 takes 0.6 to 1.3 s for a chain of blocks with 500 nodes, 2 to 3 s for 1,300, and runs
  * out of stack at 4,000. This is the same scheme (ranks, bends for edges across ranks, order by barycenters,
  * coordinates) with three simplifications: ranks by longest paths, edges from one node share their bends, and
- * coordinates by isotonic regression of each rank, down and up in turns. Sources: Sugiyama, Tagawa and Toda 1981;
- * Eades and Wormald 1994 (medians); Ayer et al. 1955 (pool adjacent violators).
+ * coordinates by isotonic regression of each rank, down and up in turns. What joins again is put below what it forked
+ * from, so that a network with residuals stays upright. Sources: Sugiyama, Tagawa and Toda 1981; Eades and Wormald 1994
+ * (medians); Ayer et al. 1955 (pool adjacent violators); Cooper, Harvey and Kennedy 2001 (dominators).
  */
 (function () {
   "use strict";
   const graphopt = (globalThis.graphopt = globalThis.graphopt || {});
 
-  /** Everything that the worker runs: it gets this function's own text, so nothing outside may be named in it. */
+  /**
+   * Everything that the worker runs: it gets this function's own text, so nothing outside may be named in it.
+   *
+   * @param {{widths: number[], heights: number[], light: boolean[], sources: number[], targets: number[]}} request sizes
+   *   of nodes in pixels, whether a node gives way to others, and edges as places of nodes
+   * @returns {{x: number[], y: number[], bends: number[][]}} centres of nodes, and x, y, x, y … of each edge's bends
+   */
   function layeredLayout(request) {
     const GAP_X = 22;
     const GAP_Y = 36;
@@ -19,11 +26,15 @@
     const edges = Array.from(request.sources, (source, k) => ({ source, target: request.targets[k] }));
     const flipped = backEdges(count, edges);
     const ends = edges.map(({ source, target }, k) => (flipped[k] ? [target, source] : [source, target]));
-    const ranks = longestPaths(count, ends);
+    const { ranks, sorted } = longestPaths(count, ends);
+    const forks = dominators(sorted, ends);
+    const joins = dominators([...sorted].reverse(), ends.map(([a, b]) => [b, a]));
 
     // Slots: the nodes, then bends of edges that cross a rank, one for each source and rank.
     const rankOf = ranks.slice();
     const width = Array.from(request.widths);
+    // How hard it is to push a slot aside: nodes stay, bends give way, and what is light gives way to them.
+    const strength = Array.from(request.light, (light) => (light ? 0.1 : 100));
     const owner = new Map();
     const links = [];
     const linked = new Set();
@@ -42,6 +53,7 @@
           owner.set(key, slot);
           rankOf.push(rank);
           width.push(6);
+          strength.push(1);
         }
         link(last, slot, last >= count ? 8 : 1);
         way.push(slot);
@@ -61,7 +73,8 @@
     for (let slot = 0; slot < total; slot++) (layers[rankOf[slot]] = layers[rankOf[slot]] || []).push(slot);
 
     order(layers, above, below, total);
-    const x = coordinates(layers, above, below, width, count, GAP_X);
+    const x = coordinates();
+    straighten();
     const heights = layers.map((layer) => Math.max(...layer.map((slot) => (slot < count ? request.heights[slot] : 0))));
     const middle = [];
     let top = 0;
@@ -75,14 +88,12 @@
         const half = heights[rankOf[slot]] / 2;
         points.push(x[slot], middle[rankOf[slot]] - half, x[slot], middle[rankOf[slot]] + half);
       }
-      if (flipped[k]) {
-        const pairs = [];
-        for (let i = points.length - 2; i >= 0; i -= 2) pairs.push(points[i], points[i + 1]);
-        return simple(pairs);
-      }
-      return simple(points);
+      if (!flipped[k]) return simple(points);
+      const turned = [];
+      for (let i = points.length - 2; i >= 0; i -= 2) turned.push(points[i], points[i + 1]);
+      return simple(turned);
     });
-    return { x: x.slice(0, count), y: ranks.map((rank) => middle[rank]), bends };
+    return { x: Array.from(x.subarray(0, count)), y: ranks.map((rank) => middle[rank]), bends };
 
     /** Which edges to turn round so that there is no cycle: those that a depth-first search finds to go back. */
     function backEdges(size, all) {
@@ -129,7 +140,29 @@
       for (let n = 0; n < size; n++) {
         if (source[n] && below[n].length) rank[n] = below[n].reduce((low, other) => Math.min(low, rank[other]), 1e9) - 1;
       }
-      return rank;
+      return { ranks: rank, sorted: queue };
+    }
+
+    /** For each node that several edges lead to, the last node that all ways to it pass; −1 for others, and for none. */
+    function dominators(sorted, all) {
+      const into = Array.from({ length: sorted.length }, () => []);
+      for (const [a, b] of all) into[b].push(a);
+      const last = new Int32Array(sorted.length).fill(-1);
+      const depth = new Int32Array(sorted.length);
+      for (const n of sorted) {
+        if (!into[n].length) continue;
+        let common = into[n][0];
+        for (let other of into[n]) {
+          while (common !== other && common >= 0 && other >= 0) {
+            if (depth[common] >= depth[other]) common = last[common];
+            else other = last[other];
+          }
+          if (other < 0) common = -1;
+        }
+        last[n] = common;
+        depth[n] = common < 0 ? 0 : depth[common] + 1;
+      }
+      return last.map((fork, n) => (new Set(into[n]).size > 1 ? fork : -1));
     }
 
     /** Orders each layer by its neighbours' mean places, down and up in turns, and keeps the order that crosses least. */
@@ -187,28 +220,28 @@
       return sum;
     }
 
-    /** Each slot near the weighted median of its neighbours, as far as those beside it leave room. */
-    function coordinates(all, up, down, widths, nodes, gap) {
-      const at = new Float64Array(widths.length);
-      for (const layer of all) {
+    /** Each slot near the weighted median of its neighbours, or below its fork, as far as those beside it leave room. */
+    function coordinates() {
+      const at = new Float64Array(total);
+      for (const layer of layers) {
         let left = 0;
         for (const slot of layer) {
-          at[slot] = left + widths[slot] / 2;
-          left += widths[slot] + gap;
+          at[slot] = left + width[slot] / 2;
+          left += width[slot] + GAP_X;
         }
-        for (const slot of layer) at[slot] -= (left - gap) / 2;
+        for (const slot of layer) at[slot] -= (left - GAP_X) / 2;
       }
-      const settle = (layer, sides) => {
+      const settle = (layer, side, goals) => {
         const blocks = [];
         let offset = 0;
         layer.forEach((slot, k) => {
-          if (k) offset += (widths[layer[k - 1]] + widths[slot]) / 2 + gap;
-          const near = sides.flatMap((side) => side[slot]);
-          const wanted = near.length ? median(near, at) : at[slot];
-          const weight = slot < nodes ? 1 : 4;
-          let block = { sum: (wanted - offset) * weight, weight, slots: [[slot, offset]] };
-          while (blocks.length && blocks[blocks.length - 1].sum * block.weight > block.sum * blocks[blocks.length - 1].weight) {
-            const left = blocks.pop();
+          if (k) offset += apart(layer[k - 1], slot);
+          const goal = slot < count ? goals[slot] : -1;
+          const near = side[slot].length ? median(side[slot], at) : at[slot];
+          const weight = strength[slot];
+          let block = { sum: ((goal < 0 ? near : at[goal]) - offset) * weight, weight, slots: [[slot, offset]] };
+          for (let left; (left = blocks[blocks.length - 1]) && left.sum * block.weight > block.sum * left.weight; ) {
+            blocks.pop();
             left.sum += block.sum;
             left.weight += block.weight;
             for (const each of block.slots) left.slots.push(each);
@@ -218,13 +251,45 @@
         });
         for (const block of blocks) for (const [slot, own] of block.slots) at[slot] = block.sum / block.weight + own;
       };
-      const reversed = [...all].reverse();
-      for (let round = 0; round < 6; round++) {
-        for (const layer of all) settle(layer, [up]);
-        for (const layer of reversed) settle(layer, round < 5 ? [down] : [up, down]);
+      const reversed = [...layers].reverse();
+      for (let round = 0; round < 4; round++) {
+        for (const layer of reversed) settle(layer, below, joins);
+        for (const layer of layers) settle(layer, above, forks);
       }
-      for (const layer of all) settle(layer, [up, down]);
-      return Array.from(at);
+      return at;
+    }
+
+    /** How far the centres of two neighbours in a layer must be apart. */
+    function apart(left, right) {
+      return (width[left] + width[right]) / 2 + GAP_X;
+    }
+
+    /** Draws the bends of each edge in lines as long as the nodes beside them allow. */
+    function straighten() {
+      const beside = new Map();
+      for (const layer of layers) layer.forEach((slot, k) => beside.set(slot, [layer[k - 1], layer[k + 1]]));
+      const room = (slot) => {
+        const [left, right] = beside.get(slot);
+        return [left === undefined ? -1e9 : x[left] + apart(left, slot), right === undefined ? 1e9 : x[right] - apart(slot, right)];
+      };
+      const done = new Set();
+      for (const way of ways) {
+        const own = way.filter((slot) => !done.has(slot));
+        for (let from = 0; from < own.length; ) {
+          let [low, high] = room(own[from]);
+          let to = from + 1;
+          for (; to < own.length; to++) {
+            const [left, right] = room(own[to]);
+            if (Math.max(low, left) > Math.min(high, right)) break;
+            low = Math.max(low, left);
+            high = Math.min(high, right);
+          }
+          const places = own.slice(from, to).map((slot) => x[slot]).sort((a, b) => a - b);
+          const line = Math.min(high, Math.max(low, places[places.length >> 1]));
+          for (const slot of own.slice(from, to)) x[slot] = line, done.add(slot);
+          from = to;
+        }
+      }
     }
 
     /** The middle of weighted neighbours; of two equal halves their mean. */

@@ -3,6 +3,9 @@
   "use strict";
   const graphopt = (globalThis.graphopt = globalThis.graphopt || {});
   const SHOWN_AT_FIRST = 60;
+  const KEYS =
+    "Drag to move. Click into the graph, then the wheel zooms; with Ctrl it always does. ← and → step, / searches, " +
+    "f fits, + and − zoom, Esc deselects.";
   const WORDS = { added: "added", changed: "changed", removed: "removed" };
 
   const el = (...given) => graphopt.el(...given);
@@ -86,6 +89,10 @@
         !step.changed && index ? el("p", { class: "gv-note" }, "This pass left the graph as it was.") : null,
         step.remarks.length ? heading("What the pass said") : null,
         step.remarks.length ? longList(step.remarks, (remark) => this.remark(remark, index)) : null,
+        heading("Operators behind this step"),
+        this.operators(index),
+        heading("Keys"),
+        el("p", { class: "gv-note" }, KEYS),
       );
     }
 
@@ -95,7 +102,7 @@
         ...edited.map((place) => [place, "changed"]),
       ];
       const body = el("ul", { hidden: true });
-      const title = parts.slice(0, 3).map(([place, change]) => graphopt.changeSigns[change] + this.model.graph.nodes[place].op);
+      const title = this.counted(parts);
       const first = this.model.graph.nodes[parts[0][0]].name;
       const button = el(
         "button", {
@@ -112,9 +119,30 @@
             if (!body.hidden) this.owner.highlight(parts.map(([place]) => place));
           },
         },
-        title.join(", ") + (parts.length > 3 ? ` and ${parts.length - 3} more` : ""), el("span", { class: "gv-note" }, ` ${first}`),
+        title, el("span", { class: "gv-note" }, ` ${first}`),
       );
       return el("li", {}, button, body);
+    }
+
+    /** "− BatchNormalization, ~ Conv ×2" */
+    counted(parts) {
+      const counts = new Map();
+      for (const [place, change] of parts) {
+        const text = graphopt.changeSigns[change] + this.model.graph.nodes[place].op;
+        counts.set(text, (counts.get(text) || 0) + 1);
+      }
+      return [...counts].map(([text, count]) => (count > 1 ? `${text} ×${count}` : text)).join(", ");
+    }
+
+    /** How many nodes of each operator a step has. */
+    operators(step) {
+      const counts = new Map();
+      for (const place of this.model.at(step).places) {
+        const { op } = this.model.graph.nodes[place];
+        counts.set(op, (counts.get(op) || 0) + 1);
+      }
+      const sorted = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+      return facts(sorted.map(([op, count]) => [op, String(count)]));
     }
 
     remark(remark, step) {

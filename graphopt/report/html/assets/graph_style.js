@@ -102,11 +102,11 @@
         width: 1.2, "line-color": mix(c.line, c.muted, 0.5), "target-arrow-color": mix(c.line, c.muted, 0.5),
         "target-arrow-shape": "triangle", "arrow-scale": 0.7, "curve-style": "straight",
         "source-endpoint": "0 50%", "target-endpoint": "0 -50%", "overlay-opacity": 0,
-        label: "data(label)", "font-size": 10, "font-family": FAMILY, color: rgb(c.muted), "min-zoomed-font-size": 6,
+        label: "data(label)", "font-size": 10, "source-text-offset": 16, "font-family": FAMILY, color: rgb(c.muted), "min-zoomed-font-size": 6,
         "text-background-color": rgb(c.bg), "text-background-opacity": 0.85, "text-background-padding": 1,
       }),
       node("edge.bent", {
-        "curve-style": "segments", "edge-distances": "endpoints", "segment-weights": "data(weights)",
+        label: "", "source-label": "data(label)", "curve-style": "segments", "edge-distances": "endpoints", "segment-weights": "data(weights)",
         "segment-distances": "data(distances)",
       }),
       node("edge.quantized", { "line-color": rgb(c.accent), "target-arrow-color": rgb(c.accent), color: rgb(c.accent) }),

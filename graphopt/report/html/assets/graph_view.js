@@ -49,10 +49,16 @@
       });
       this.cy.on("tap", "node", ({ target }) => this.tapNode(target.id()));
       this.cy.on("tap", "edge", ({ target }) => this.selectEdge(target.data("edge")));
+      this.canvas.addEventListener("pointerdown", () => this.canvas.focus({ preventScroll: true }));
       this.cy.on("tap", ({ target }) => target === this.cy && this.deselect());
       const first = this.model.steps.findIndex((_, k) => k > 0 && this.model.hasChanges(k));
       this.step = this.model.steps.length === 2 && first === 1 ? 1 : 0;
       this.ready = this.draw({});
+      // The wheel scrolls the page until the graph is clicked.
+      this.canvas.addEventListener("wheel", (event) => {
+        const inside = document.activeElement === this.canvas || document.fullscreenElement !== null;
+        this.cy.userZoomingEnabled(inside || event.ctrlKey);
+      }, { capture: true, passive: true });
       new ResizeObserver(() => this.cy.resize()).observe(this.canvas);
     }
 
@@ -76,6 +82,7 @@
       const request = {
         widths: labels.map((label) => label.width),
         heights: labels.map((label) => label.height),
+        light: nodes.map((node) => node.kind === "ghost"),
         sources: visible.edges.map((edge) => places.get(edge.source)),
         targets: visible.edges.map((edge) => places.get(edge.target)),
       };
@@ -97,8 +104,10 @@
       else if (!stay) this.frameStep();
     }
 
+    /** Badges are facts about the result, and are drawn on it. */
     badges(node) {
-      return node.places.length === 1 ? this.model.graph.nodes[node.places[0]].badges : [];
+      const result = this.step === this.model.steps.length - 1 || this.options.byPrecision;
+      return result && node.places.length === 1 ? this.model.graph.nodes[node.places[0]].badges : [];
     }
 
     /** Gives Cytoscape the nodes and edges that are to be drawn. */
@@ -113,12 +122,12 @@
         k++;
       }
       const place = new Map([...visible.nodes.keys()].map((id, index) => [id, index]));
-      const full = visible.nodes.size <= LABELLED_EDGES;
+      const named = edgesWithLabels(visible, layout);
       visible.edges.forEach((edge, index) => {
         const ends = [place.get(edge.source), place.get(edge.target)];
         const bent = segments(layout, labels, ends, layout.bends[index]);
         const quantized = edge.via.length > 0;
-        const label = quantized || full ? shape(edge, quantized) : "";
+        const label = named.has(index) || quantized ? shape(edge, quantized) : "";
         const classes = [bent ? "bent" : "", quantized ? "quantized" : "", edge.change].filter(Boolean);
         const data = { id: `e:${index}`, source: edge.source, target: edge.target, edge: index, label, ...bent };
         items.push({ group: "edges", data, classes });
@@ -305,7 +314,19 @@
     }
   }
 
-  /** "1,64,56,56" of the tensor, or the type that a pair gives it. */
+  /** Places of the edges that carry their tensor's shape: one for each tensor, the straightest. None in large graphs. */
+  function edgesWithLabels(visible, layout) {
+    const best = new Map();
+    if (visible.nodes.size > LABELLED_EDGES) return new Set();
+    visible.edges.forEach((edge, index) => {
+      const key = `${edge.source}\n${edge.type}`;
+      const known = best.get(key);
+      if (known === undefined || layout.bends[index].length < layout.bends[known].length) best.set(key, index);
+    });
+    return new Set(best.values());
+  }
+
+  /** "1×64×56×56" of the tensor, or the type that a pair gives it. */
   function shape(edge, quantized) {
     if (quantized) return edge.type;
     const inner = /\[(.*)\]/.exec(edge.type);
