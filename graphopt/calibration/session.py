@@ -30,6 +30,10 @@ _LEVELS: dict[Optimize, ort.GraphOptimizationLevel] = {
 }
 _CPU = ["CPUExecutionProvider"]
 _LAYOUT_REWRITES = ["NchwcTransformer", "NhwcTransformer"]
+# From opset 21 on onnxruntime 1.31 states the type int8 in a QuantizeLinear that it adds itself (around the Reshape
+# that makes a Gemm of MatMul + Add), then turns its zero point into uint8, and refuses the model for it.
+_INT8_TO_UINT8 = "QDQS8ToU8Transformer"
+_OWN_FAULT = "output_dtype INT8 does not match y_zero_point type UINT8"
 # Protobuf can't serialize more than 2 GiB. Weights beyond this go through files; the rest is for what the
 # estimate doesn't count (attributes, subgraphs).
 MAX_INLINE_BYTES = 1 << 30
@@ -161,8 +165,15 @@ def _create(
 ) -> ort.InferenceSession:
     disabled = [] if layouts else _LAYOUT_REWRITES
     try:
-        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
-    except Exception as error:  # onnxruntime's exceptions share no base class
+        try:
+            return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=disabled)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            if _OWN_FAULT not in str(error):
+                raise
+            return ort.InferenceSession(
+                source, options, providers=providers, disabled_optimizers=[*disabled, _INT8_TO_UINT8]
+            )
+    except Exception as error:  # likewise
         raise UnsupportedError(f"onnxruntime can't load the model: {_reason(error)}") from error
 
 

@@ -64,6 +64,18 @@ TWICE = """
     y1 = Relu(c1)
     y2 = Sigmoid(c1)
 """
+GELU = """
+    h = Gemm<transB=1>(x, W1, b1)
+    root = Constant<value_float = 1.4142135>()
+    one = Constant<value_float = 1.0>()
+    half = Constant<value_float = 0.5>()
+    d = Div(h, root)
+    e = Erf(d)
+    e1 = Add(e, one)
+    g = Mul(h, e1)
+    gelu = Mul(g, half)
+    y = Gemm<transB=1>(gelu, W2, b2)
+"""
 SHAPE = "float[1,4,8,8]"
 
 
@@ -82,6 +94,8 @@ def clean(target: str, kind: str) -> onnx.ModelProto:
         source = model(AVERAGE, f"{SHAPE} x", f"{SHAPE} y", **{k: v for k, v in JOIN_WEIGHTS.items() if "3" not in k})
     elif kind == "twice":
         source = model(TWICE, "float[N,4,8,8] x", "float[N,4,8,8] y1, float[N,4,8,8] y2", W1=(4, 4, 1, 1))
+    elif kind == "gelu":  # its Mul stays in float, one operand comes in integers
+        source = model(GELU, "float[2,4] x", "float[2,3] y", W1=(8, 4), b1=(8,), W2=(3, 8), b2=(3,))
     else:
         source = model(STACK, "float[2,3,4] x", "float[2,3,4] y", W1=(2, 4, 4))
     return quantize_model(source, target).after
@@ -438,7 +452,7 @@ def test_targets_list_rules_that_exist_and_every_rule_holds_somewhere() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", ["net", "join", "head", "average", "twice", "stack"])
+@pytest.mark.parametrize("kind", ["net", "join", "head", "average", "twice", "gelu", "stack"])
 def test_what_graphopt_writes_is_clean(target: str, kind: str) -> None:
     assert check(clean(target, kind), target) == []
 

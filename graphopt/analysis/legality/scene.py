@@ -151,9 +151,11 @@ def _stays_float(skeleton: Skeleton, target: Target) -> Callable[[Node], bool]:
         if target.mistakes_products and _is_identity(node):
             return True
         if not node.is_op(*LINEAR):
-            read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
             if node in delicate:
-                return not (read and any(skeleton.writes.get(t) for t in node.present_outputs()))
+                activations = [i for i, t in node.present_inputs() if isinstance(t, Variable)]
+                read_whole = all(is_integer_read(skeleton.read(node, i)) for i in activations)
+                return not (read_whole and any(skeleton.writes.get(t) for t in node.present_outputs()))
+            read = any(is_integer_read(skeleton.read(node, i)) for i, _ in node.present_inputs())
             if rule is None or rule.role is not Role.COMPUTE:
                 return False
             return not read and any(_is_float_result(skeleton.graph, target, t) for _, t in node.present_inputs())
