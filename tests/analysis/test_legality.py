@@ -68,13 +68,11 @@ GELU = """
     h = Gemm<transB=1>(x, W1, b1)
     root = Constant<value_float = 1.4142135>()
     one = Constant<value_float = 1.0>()
-    half = Constant<value_float = 0.5>()
     d = Div(h, root)
     e = Erf(d)
     e1 = Add(e, one)
     g = Mul(h, e1)
-    gelu = Mul(g, half)
-    y = Gemm<transB=1>(gelu, W2, b2)
+    y = Gemm<transB=1>(g, W2, b2)
 """
 SHAPE = "float[1,4,8,8]"
 
