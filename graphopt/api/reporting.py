@@ -36,6 +36,8 @@ from graphopt.report.verification import Verification
 from graphopt.targets import Target
 
 SUFFIXES = (".html", ".htm")
+# Enough to see where errors are; `layers` measures on more.
+_ERROR_SAMPLES = 8
 TIMING_SECONDS = 1.5
 """For the latency that is measured where nobody asked for it."""
 # Beyond this, finding the groups of channels takes longer than a page that nobody asked for them should.
@@ -175,7 +177,7 @@ class Reporting:
         if samples is None:
             self._notes.append("errors of layers aren't measured: there are no samples")
             return None
-        return self._try("errors of layers", lambda: self.watch.errors(graph, samples, threads))
+        return self._try("errors of layers", lambda: self.watch.errors(graph, samples.limited(_ERROR_SAMPLES), threads))
 
     def _coupling(self, graph: Graph) -> CouplingReport | None:
         simple = graph if self.watch.simplified is None else self.watch.simplified.restore()

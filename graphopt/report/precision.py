@@ -131,12 +131,17 @@ def shares_text(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share > 0)
 
 
-def _seconds(candidate: Candidate, found: Mixed) -> str:
-    """Its own; of what the others are measured against, as it was beside the first of them."""
+def candidate_seconds(candidate: Candidate, found: Mixed) -> float | None:
+    """Its latency; of what the others are measured against, as it was beside the first of them; None: not measured."""
     if candidate.latency is not None:
-        return milliseconds_text(candidate.latency.seconds)
+        return candidate.latency.seconds
     beside = [c.latency.reference_seconds for c in found.candidates if c.latency is not None]
-    return milliseconds_text(beside[0]) if beside and candidate is found.candidates[0] else ""
+    return beside[0] if beside and candidate is found.candidates[0] else None
+
+
+def _seconds(candidate: Candidate, found: Mixed) -> str:
+    seconds = candidate_seconds(candidate, found)
+    return "" if seconds is None else milliseconds_text(seconds)
 
 
 def _speed(candidate: Candidate, found: Mixed) -> str:

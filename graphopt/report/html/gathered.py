@@ -64,21 +64,32 @@ class Gathered:
 
     @cached_property
     def planned(self) -> Mapping[str, str]:
-        """Node → the precision that it is planned in, of each node that something was decided about."""
+        """Node → the precision that it is planned in ("int8" for 8 bits, signed or not).
+
+        Of each node that something was decided about; linear layers about which nothing was have their result's type.
+        """
         plan = self.graph.plan
-        found = {layer.name: "int8" if layer.integer else "float32" for layer in self.report.layers}
+        linear = (node for scope in self.graph.walk() for node in scope.nodes if node.name in self.macs)
+        found = {node.name: str(node.outputs[0].dtype) for node in linear if node.outputs[0].dtype is not None}
+        found |= {layer.name: "int8" if layer.integer else "float32" for layer in self.report.layers}
         found |= {name: node.planned.precision for name, node in self.engine_nodes.items()}
         return found | {name: precision for name, precision in plan.precisions.items() if name in found}
 
     @cached_property
     def real(self) -> Mapping[str, str]:
-        """Node → what computes it: as the engine says where it was asked, else as it is planned."""
-        return {**self.planned, **{name: node.precision for name, node in self.engine_nodes.items()}}
+        """Node → what computes it: as the engine says where it was asked, else as it is planned; 8 bits are "int8"."""
+        asked = {name: "int8" if node.integer else node.precision for name, node in self.engine_nodes.items()}
+        return {**self.planned, **asked}
 
     @cached_property
     def isolated(self) -> Mapping[str, float]:
         """Node → SQNR with only this node quantized, in dB."""
         return {} if self.errors is None else {e.node: e.isolated_db for e in self.errors.layers}
+
+
+def sentence(text: str) -> str:
+    """A phrase of ours as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def finite(value: float | None) -> float | None:

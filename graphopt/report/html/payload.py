@@ -235,6 +235,7 @@ class Section:
         warnings: what must not be overlooked.
         figures, tables, charts: in this order.
         gallery: charts of which one is shown at a time, chosen by title or by search: there may be hundreds.
+        commands: (label, text to paste somewhere) pairs, shown behind the paragraphs with a button that copies.
     """
 
     id: str
@@ -245,6 +246,7 @@ class Section:
     tables: tuple[TableData, ...] = ()
     charts: tuple[Chart, ...] = ()
     gallery: tuple[Chart, ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.plots import bars
 from graphopt.ir import Graph, fixed_value
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, finite, sentence
 from graphopt.report.html.payload import Cell, Column, HistogramData, Section, TableData
 from graphopt.report.units import counted, percent_text
 
@@ -50,11 +50,13 @@ class Grid:
 
 
 def calibration_section(found: Gathered) -> Section | None:
-    """A histogram of each observed tensor with its range; None where nothing was calibrated."""
+    """A histogram of each observed tensor with its range; None where nothing was calibrated, or has a range."""
     if not found.statistics:
         given = any(layer.integer for layer in found.report.layers)
         return Section("calibration", "Calibration", (_NO_SAMPLES,)) if given else None
     chosen = grids(found.graph)
+    if not any(name in chosen for name in found.statistics):  # what ships is in float
+        return None
     losses = {} if found.errors is None else {e.tensor: e.isolated_db for e in found.errors.tensors}
     seen = {name: s for name, s in found.statistics.items() if isinstance(s, Histogram) and not s.is_empty}
     rows = tuple(_row(name, h, chosen.get(name), losses.get(name)) for name, h in seen.items())
@@ -88,7 +90,7 @@ def grids(graph: Graph) -> Mapping[str, Grid]:
 
 def _text(found: Gathered, seen: Mapping[str, Histogram], chosen: Mapping[str, Grid]) -> Iterator[str]:
     notes = [r.message for r in found.report.remarks if r.pass_name == "calibrate" and r.kind == "note"]
-    yield from (f"{note}." for note in dict.fromkeys(notes))
+    yield from map(sentence, dict.fromkeys(notes))
     floats = sum(name not in chosen for name in seen)
     if floats:
         yield f"{counted(floats, 'tensor')} of these stay float in the result: they have no range here."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.analysis.elimination_record import Elimination, GroupElimination
 from graphopt.report.coupling import CouplingReport
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, HistogramData, Section, TableData
 from graphopt.report.units import count_text, counted, names_text, percent_text, seconds_text
 
@@ -40,7 +40,7 @@ def _eliminated(found: Elimination) -> Section:
     return Section(
         "channels",
         "Removed channels",
-        (f"Channels removed for {found.demand}, by {found.importance}.", *(f"{note}." for note in found.notes)),
+        (f"Channels removed for {found.demand}, by {found.importance}.", *map(sentence, found.notes)),
         figures=tuple(_figures(found)),
         tables=tuple(tables),
         gallery=tuple(_importance(group) for group in found.groups if group.histogram),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.to_proto import constant_bytes
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Section, TableData
 
 _COLUMNS = (
@@ -36,7 +36,7 @@ def layers_section(found: Gathered) -> Section | None:
     ops = {layer.name: layer.op for layer in found.report.layers}
     rows = tuple(_row(found, name, nodes.get(name), ops.get(name, ""), reasons, whole) for name in names)
     return Section(
-        "layers", "Layers and their precision", tuple(_text(found)), tuple(_warnings(found)),
+        "layers", "Layers and their precision", tuple(_text(found)), warnings=tuple(_warnings(found)),
         tables=(TableData("Layers", _COLUMNS, rows),),
     )  # fmt: skip
 
@@ -59,8 +59,8 @@ def node_badges(found: Gathered) -> Mapping[str, tuple[str, ...]]:
 def _text(found: Gathered) -> Iterator[str]:
     seen = found.verification
     if seen is not None:
-        yield f"{seen.verdict[0].upper()}{seen.verdict[1:]}."
-        yield from (f"{note}." for note in (*seen.precision.notes, *seen.notes))
+        yield sentence(seen.verdict)
+        yield from (f"Note: {note}" for note in (*seen.precision.notes, *seen.notes))
     reasons = Counter((layer.op, layer.reason) for layer in found.report.layers if not layer.integer)
     yield from (f"{count} {op} in float: {reason}." for (op, reason), count in reasons.most_common())
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from graphopt.report.guarding import Guarded, value_text
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Point, Scatter, Section, TableData, Unit
-from graphopt.report.precision import Candidate, Mixed, shares_text
+from graphopt.report.precision import Candidate, Mixed, candidate_seconds, shares_text
 from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
 
 if TYPE_CHECKING:  # scipy
@@ -54,7 +54,7 @@ def guard_section(found: Gathered) -> Section | None:
 
 
 def _guard_text(guarded: Guarded) -> Iterator[str]:
-    yield f"{guarded.summary}; {counted(guarded.trials, 'plan')} tried on {guarded.data}."
+    yield sentence(f"{guarded.summary}; {counted(guarded.trials, 'plan')} tried on {guarded.data}")
     if guarded.turned_back:
         share = "an unknown share" if guarded.macs_share is None else percent_text(guarded.macs_share)
         yield f"It costs the 8 bits of {share} of the multiply-accumulates."
@@ -65,9 +65,9 @@ def _guard_text(guarded: Guarded) -> Iterator[str]:
 def _text(mixed: Mixed | None, choice: PrecisionChoice | None) -> Iterator[str]:
     if mixed is not None:
         origin = "as demanded" if mixed.floor_given else "the default; --max-drop and --min-sqnr set another"
-        yield f"{mixed.summary[0].upper()}{mixed.summary[1:]}."
+        yield sentence(mixed.summary)
         yield f"Floor: {mixed.floor} on {mixed.data} ({origin}), measured in onnxruntime."
-        yield from (f"{note}." for note in mixed.notes)
+        yield from (f"Note: {note}" for note in mixed.notes)
     elif choice is not None:
         yield f"Assigned for {choice.demand}."
     if choice is not None:
@@ -90,7 +90,7 @@ def _candidates(mixed: Mixed) -> TableData:
         Column("floor"),
         Column("result"),
     )
-    rows = tuple(_candidate(c) for c in mixed.candidates)
+    rows = tuple(_candidate(c, mixed) for c in mixed.candidates)
     dull = {"top1", "sqnr"}
     shown = [
         place
@@ -105,14 +105,14 @@ def _candidates(mixed: Mixed) -> TableData:
     )
 
 
-def _candidate(c: Candidate) -> tuple[Cell, ...]:
+def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
     return (
         c.name,
         shares_text(c.shares),
         None if c.accuracy is None else 100 * c.accuracy,
         finite(c.value),
         finite(c.sqnr_db),
-        None if c.latency is None else c.latency.seconds,
+        candidate_seconds(c, mixed),
         None if c.latency is None else c.latency.speedup,
         c.weight_bytes,
         "" if c.within_budget is None else "met" if c.within_budget else "missed",

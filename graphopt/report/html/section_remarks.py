@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from graphopt.pipeline import Remark
 from graphopt.report.html.gathered import Gathered
 from graphopt.report.html.payload import Cell, Column, Section, TableData
-from graphopt.report.units import names_text
+from graphopt.report.units import counted, names_text
 
 MOST = 5000
 """Remarks that are listed one by one."""
@@ -20,7 +20,7 @@ def remarks_section(found: Gathered) -> Section | None:
     if not remarks:
         return None
     kinds = Counter(remark.kind for _, remark in remarks)
-    text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    text = f"{kinds['applied']} applied, {kinds['declined']} declined, {counted(kinds['note'], 'note')}"
     columns = [Column("step", "step"), Column("pass"), Column("kind")]
     if len(remarks) <= MOST:
         columns += [Column("node", "node"), Column("operator"), Column("message")]

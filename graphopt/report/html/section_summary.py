@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Section, TableData, Tone
 from graphopt.report.summary import LOST_ACCURACY, LOW_SQNR_DB
 from graphopt.report.units import (
@@ -48,7 +49,15 @@ def summary_section(found: Gathered) -> Section:
         warnings.append(f"{found.verification.verdict}: see the layers")
     figures = [*_sizes(found), *_layers(found), *_accuracy(found), *_latency(found)]
     figures.append(Figure("Compile time", seconds_text(report.seconds)))
-    return Section("summary", "Summary", tuple(_text(found)), tuple(warnings), tuple(figures), tuple(_tables(found)))
+    return Section(
+        "summary",
+        "Summary",
+        tuple(_text(found)),
+        commands=(("Pipeline, for --passes", report.pipeline),),
+        warnings=tuple(warnings),
+        figures=tuple(figures),
+        tables=tuple(_tables(found)),
+    )
 
 
 def _text(found: Gathered) -> Iterator[str]:
@@ -62,10 +71,9 @@ def _text(found: Gathered) -> Iterator[str]:
         flatters = "; the ranges come from these very samples" if measured.on_calibration_data and report.layers else ""
         yield f"Accuracy is measured on {samples} of {measured.data}, in onnxruntime{flatters}."
     if found.verification is not None and found.verification.precision.nodes:
-        yield f"{found.verification.verdict[0].upper()}{found.verification.verdict[1:]}."
-    yield from (f"{outcome.summary}." for outcome in (report.guarded, report.mixed) if outcome is not None)
+        yield sentence(found.verification.verdict)
+    yield from (sentence(outcome.summary) for outcome in (report.guarded, report.mixed) if outcome is not None)
     yield from (f"Note: {note}" for note in (*report.notes, *found.notes))
-    yield f"Pipeline, for --passes: {report.pipeline}"
 
 
 def _sizes(found: Gathered) -> Iterator[Figure]:
@@ -94,11 +102,13 @@ def _layers(found: Gathered) -> Iterator[Figure]:
     layers = found.report.layers
     if not layers:
         return
-    integer = sum(layer.integer for layer in layers)
-    kinds = Counter(found.real.get(layer.name, "") for layer in layers)
-    note = ", ".join(f"{count} {name}" for name, count in kinds.most_common() if name)
-    tone: Tone = "" if integer else "warning"
-    yield Figure("Quantized nodes", f"{integer} of {len(layers)}", note, tone)
+    integer = [layer.name for layer in layers if layer.integer]
+    kinds = Counter(found.real[layer.name] for layer in layers)
+    note = ", ".join(f"{count} in {name}" for name, count in kinds.most_common())
+    whole = sum(count or 0 for count in found.macs.values())
+    if whole:
+        note += f"; integers: {percent_text(sum(found.macs.get(name) or 0 for name in integer) / whole)} of the MACs"
+    yield Figure("Nodes in integers", f"{len(integer)} of {len(layers)}", note, "" if integer else "warning")
 
 
 def _accuracy(found: Gathered) -> Iterator[Figure]:
@@ -111,7 +121,7 @@ def _accuracy(found: Gathered) -> Iterator[Figure]:
         tone: Tone = "warning" if points < -100 * LOST_ACCURACY else "good"
         note = f"float {percent_text(agreement.reference_accuracy)}: {points:+.2f} points"
         yield Figure("Top-1", percent_text(agreement.other_accuracy), note, tone)
-    worst = min(agreement.outputs, key=lambda output: output.sqnr_db)
+    worst = min(agreement.outputs, key=lambda o: -math.inf if math.isnan(o.sqnr_db) else o.sqnr_db)
     which = f"output '{worst.name}'"
     note = f"the lowest of {len(agreement.outputs)}: {which}" if agreement.outputs[1:] else which
     tone = "bad" if worst.sqnr_db < LOW_SQNR_DB else ""
@@ -124,9 +134,9 @@ def _latency(found: Gathered) -> Iterator[Figure]:
         return
     faster = latency.speedup_low > 1
     tone: Tone = "good" if faster else "warning" if latency.speedup_high < 1 else ""
-    note = (
-        f"float {milliseconds_text(latency.reference_seconds)}, in {latency.engine}: {latency_text(latency, 'result')}"
-    )
+    reference = f"float {milliseconds_text(latency.reference_seconds)}, in {latency.engine}"
+    rough = "; the machine was busy, so this is rough" if latency.is_rough else ""
+    note = f"{reference}: {latency_text(latency, 'result')}{rough}"
     yield Figure("Latency", milliseconds_text(latency.seconds), note, tone)
 
 
