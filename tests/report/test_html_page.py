@@ -17,6 +17,7 @@ from tests.support.report_payload import (
     HOSTILE_NAMES,
     LAYERS,
     LONG_NAME,
+    PIPELINE,
     QUOTED_NAME,
     ROWS,
     SCRIPT_NAME,
@@ -88,7 +89,15 @@ def test_the_page_has_all_sections_with_their_figures_texts_and_warnings(page: P
     assert summary.locator(".figure .value").all_text_contents() == [figure.value for figure in figures]
     assert summary.locator(".figure .note").all_text_contents() == [figure.note for figure in figures]
     assert summary.locator(".warnings li").all_text_contents() == list(payload.sections[0].warnings)
+    assert summary.locator("pre").all_text_contents() == [text for _, text in payload.sections[0].commands]
     assert summary.locator("> p").all_text_contents() == list(payload.sections[0].text)
+
+
+def test_a_command_can_be_copied(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").first.click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == PIPELINE
 
 
 def test_names_from_the_model_are_shown_and_never_read_as_html(page: Page) -> None:
@@ -101,7 +110,7 @@ def test_names_from_the_model_are_shown_and_never_read_as_html(page: Page) -> No
     cut = found.locator(f'a[title="{LONG_NAME}"]')
     box = cut.bounding_box()
     assert box is not None
-    assert box["width"] < 500
+    assert box["width"] < 700
 
 
 def test_numbers_are_sorted_by_value_and_what_is_missing_comes_last_both_ways(page: Page) -> None:

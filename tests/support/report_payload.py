@@ -26,6 +26,8 @@ UNICODE_NAME = "层/\u2028línea\u2029 \U0001f600 \u202eright-to-left"
 LONG_NAME = "model/" + "block/" * 60 + "conv"
 HOSTILE_NAMES = (SCRIPT_NAME, QUOTED_NAME, UNICODE_NAME, LONG_NAME)
 
+PIPELINE = "fold-batch-norm,fold-pad"
+
 LAYERS = 60
 """Layers that the chain of the graph has."""
 
@@ -159,6 +161,7 @@ def sample_payload() -> Payload:
             Figure("Latency", "0.42 ms", "1.9 times as slow", "bad"),
             Figure(QUOTED_NAME, LONG_NAME, UNICODE_NAME),
         ),
+        commands=(("Pipeline", PIPELINE), ("Names", SCRIPT_NAME)),
     )
     return Payload(
         f"{SCRIPT_NAME} → model_int8.onnx for OpenVINO (CPU)",

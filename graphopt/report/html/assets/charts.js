@@ -92,7 +92,7 @@
           ctx.moveTo(x, area.top);
           ctx.lineTo(x, area.bottom);
           ctx.stroke();
-          const text = `${label} ${number(value)}`;
+          const text = `${label}: ${number(value)}`;
           const width = ctx.measureText(text).width;
           const left = x + 6 + width > area.right ? x - 6 - width : x + 6;
           const ink = ctx.fillStyle;

@@ -76,6 +76,27 @@
     );
   }
 
+  /** A text to paste somewhere, with a button that copies it, or selects it where that is refused. */
+  function command([label, text]) {
+    const shown = el("pre", {}, text);
+    const copy = el("button", { type: "button" }, "Copy");
+    copy.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        copy.textContent = "Copied";
+      } catch {
+        window.getSelection().selectAllChildren(shown);
+      }
+    });
+    return el("div", { class: "command" }, el("h3", {}, label), el("div", { class: "code" }, shown, copy));
+  }
+
+  /** A part's own heading is left out where it says what the section's says. */
+  const part = (made, data, section) => {
+    if (data.title === section.title) made.querySelector("h3").hidden = true;
+    return made;
+  };
+
   function sectionOf(section, links) {
     return el(
       "section",
@@ -84,8 +105,9 @@
       section.warnings.length ? el("ul", { class: "warnings" }, ...section.warnings.map((w) => el("li", {}, w))) : null,
       section.figures.length ? el("dl", { class: "figures" }, ...section.figures.map(figure)) : null,
       ...section.text.map((paragraph) => el("p", {}, paragraph)),
-      ...section.tables.map((table) => graphopt.table(table, links)),
-      ...section.charts.map((chart) => graphopt.chart(chart, links)),
+      ...section.commands.map(command),
+      ...section.tables.map((table) => part(graphopt.table(table, links), table, section)),
+      ...section.charts.map((chart) => part(graphopt.chart(chart, links), chart, section)),
       section.gallery.length ? graphopt.gallery(section.gallery, links) : null,
     );
   }

@@ -9,6 +9,8 @@
   const ROWS_WITHOUT_TOOLS = 8; // short tables can be read as they are
   const HEIGHT = 480; // px; longer tables scroll and draw only the rows in sight
   const ROW = 29; // px, as page.css has it
+  const MEASURED = 400; // rows that a column's width is taken from
+  const NARROWEST = 180; // px that a column of long texts can do with
   const WIDEST = { node: 320, tensor: 320, step: 240, text: 620, number: 160 };
   const LEADS = {
     node: (links, name, step) => links.node(name, step),
@@ -50,23 +52,32 @@
     return el("a", { href: "#graph", class: "to-graph", title: text, click: follow }, el("bdi", {}, text));
   };
 
+  const ruler = document.createElement("canvas").getContext("2d");
+
+  /** @returns {number} px that a text takes, bold for headings */
+  function widthOf(text, bold = false) {
+    ruler.font = `${bold ? "600 " : ""}13px system-ui, "Segoe UI", Roboto, sans-serif`;
+    return ruler.measureText(text).width;
+  }
+
   function columnOf(data, index, links) {
-    const { rows } = data;
     const column = data.columns[index];
     const stepAt = data.columns.findIndex(({ kind }) => kind === "step");
-    const longest = rows.slice(0, 400).reduce((most, row) => {
-      return Math.max(most, cellText(row[index], column, links).length);
-    }, 0);
+    const texts = new Set(data.rows.slice(0, MEASURED).map((row) => cellText(row[index], column, links)));
+    const longest = Math.max(0, ...[...texts].map((text) => widthOf(text)));
+    const title = [widthOf(column.title, true) / 2, ...column.title.split(" ").map((word) => widthOf(word, true))];
+    const words = Math.max(...title) + 38; // a title may take two lines
     const right = column.kind === "number";
-    const wanted = Math.min(WIDEST[column.kind], Math.max(7.5 * longest + 20, 8 * column.title.length + 48));
-    const wraps = column.kind === "text" && 7.5 * longest > 240;
+    const wanted = Math.min(WIDEST[column.kind], Math.max(longest + 24, words));
+    const wraps = column.kind === "text" && longest > 240;
     return {
       title: column.title,
       field: `c${index}`,
       hozAlign: right ? "right" : "left",
       headerHozAlign: right ? "right" : "left",
-      minWidth: right ? wanted : Math.min(wanted, 180),
+      minWidth: right ? wanted : Math.max(words, Math.min(wanted, NARROWEST)),
       widthGrow: right ? 0.2 : wanted / 100,
+      headerWordWrap: true,
       cssClass: `kind-${column.kind}${wraps ? " wraps" : ""}`,
       variableHeight: wraps,
       titleFormatter: () => el("span", {}, column.title),
