@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graphopt.ir import Constant, Graph, Node, fixed_value
 from graphopt.ir.linear import Linear, linear_view
 from graphopt.quant import Range, TensorPlan, solve_params
-from graphopt.targets import find_target
+from graphopt.targets import planned_target
 
 # Half of int32, so that the accumulated products still have room above the bias.
 BIAS_LIMIT = 2.0**30
@@ -115,7 +115,7 @@ def least_scales(graph: Graph, entry: TensorPlan, ranges: dict[str, Range], node
     least = np.zeros(channels)
     if entry.scheme.channel_axis is None or graph.plan.target is None:
         return least
-    target = find_target(graph.plan.target)
+    target = planned_target(graph.plan)
     for edge in entry.edges:
         if target.at(graph.plan.precisions.get(edge.node)).bias != "int32":
             continue

@@ -43,7 +43,7 @@ from graphopt.pipeline import Context, Pass
 from graphopt.quant import TensorPlan
 from graphopt.quant.precision import find_precision
 from graphopt.quant.precision_rules import parse_rules, unmatched
-from graphopt.targets import Target, find_target
+from graphopt.targets import Target, planned_target
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class AssignPrecision(Pass):
         """
         if graph.plan.target is None:
             raise ConfigError("nothing is planned: put 'plan-quantization' and 'calibrate' before 'assign-precision'")
-        target = ctx.target or find_target(graph.plan.target)
+        target = planned_target(graph.plan)
         found = self._choose(graph, ctx, target) if self.plan is None else self._replay(graph, target, self.plan)
         regions = found.problem.regions
         precisions = carry_out(graph, ctx, target, regions, found.chosen.precisions, found.reasons)
@@ -203,6 +203,6 @@ class UseAssignment(Pass):
         """
         if graph.plan.target is None:
             raise ConfigError("nothing is planned: put 'plan-quantization' and 'calibrate' before 'use-assignment'")
-        target = ctx.target or find_target(graph.plan.target)
+        target = planned_target(graph.plan)
         regions = find_regions(graph, target, kept_float=dict(graph.plan.kept_float))
         say(regions, carry_out(graph, ctx, target, regions, self.precisions, {}), {}, graph, ctx)

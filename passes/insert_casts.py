@@ -25,7 +25,7 @@ from graphopt.ir.float_parameters import LOW_FLOATS, FloatParameters
 from graphopt.ir.ops import MOVES_VALUES
 from graphopt.passes._cast_islands import insert_casts
 from graphopt.pipeline import Context, Pass
-from graphopt.targets import Role, Target, find_target
+from graphopt.targets import Role, Target, planned_target
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class InsertCasts(Pass):
         if graph.plan:
             raise ConfigError("insert-casts comes behind insert-qdq: tensors of the plan can't change their type")
         fill_types(graph)
-        target = find_target(graph.plan.target) if graph.plan.target else ctx.target
+        target = planned_target(graph.plan) if graph.plan.target else ctx.target
         nodes = {node.name: node for node in graph.nodes}
         for kind, dtype in LOW_FLOATS.items():
             chosen = [name for name, wanted in assigned.items() if wanted == kind]

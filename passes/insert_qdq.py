@@ -22,7 +22,7 @@ from graphopt.passes._kept_apart import keep_apart
 from graphopt.passes._strided_pointwise import split_strides
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range, TensorPlan, solve_params
-from graphopt.targets import find_target
+from graphopt.targets import planned_target
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class InsertQdq(Pass):
         """Insert the pairs; the plan keeps which nodes run in integers, its tensors are used up."""
         if not graph.plan:
             return
-        target = find_target(graph.plan.target or "")
+        target = planned_target(graph.plan)
         tensors = graph.tensors()
         nodes = {n.name: n for scope in graph.walk() for n in scope.nodes}
         if left := [e.tensor for e in graph.plan if isinstance(tensors[e.tensor], Constant)]:
@@ -175,7 +175,9 @@ def _give_bias(graph: Graph, node: Node, value: float, ctx: Context) -> None:
     channels = shape[0] if node.is_op("Conv") else shape[1] * int(node.attr("group", 1))
     bias = graph.constant(np.full(channels, value, np.float32), f"{node.name}_bias")
     graph.set_input(node, 2, bias)
-    ctx.remarks.applied(node, f"got a bias of {value:g}: {graph.plan.target} needs one where a result has many readers")
+    ctx.remarks.applied(
+        node, f"got a bias of {value:g}: {planned_target(graph.plan).title} needs one where a result has many readers"
+    )
 
 
 def _bias_slot(graph: Graph, node: Node) -> tuple[Node, int] | None:

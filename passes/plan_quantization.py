@@ -140,7 +140,7 @@ def fill_plan(graph: Graph, target: Target, placement: Placement, broad: Placeme
     """Annotate `graph.plan` with a placement, and one of 16-bit activations; what it held before is forgotten."""
     plan = graph.plan
     plan.clear()
-    plan.target = target.name
+    plan.target = target
     kinds = {**placement.quantized, **(broad.quantized if broad is not None else {})}
     plan.quantized_nodes.update((n.name, kinds[n]) for n in graph.nodes if n in kinds)
     entries = _entries(graph, target, placement)

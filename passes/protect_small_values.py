@@ -36,7 +36,7 @@ from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.plan_quantization import plan_again
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Range
-from graphopt.targets import Role, Target, find_target
+from graphopt.targets import Role, Target, planned_target
 
 # A grid that leaves the average sample less than this leaves most of them nothing; healthy tensors have 25 dB or more.
 LOWEST_GRID_SNR_DB = 20.0
@@ -81,7 +81,7 @@ class ProtectSmallValues(Pass):
             self._as_before(graph, ctx)
             return
         ctx.kept[self.name] = _CHOSEN
-        target = ctx.target or find_target(graph.plan.target or "")
+        target = planned_target(graph.plan)
         feeds = spread(ctx.calibration, self.samples)
         grids: _Decibel = {}
         dense: dict[Node, None] = {}
@@ -112,7 +112,7 @@ class ProtectSmallValues(Pass):
         found = [node for node in graph.nodes if f"{self.name}/{node.name}" in ctx.ranges]
         if not found:
             return
-        plan_again(graph, ctx.target or find_target(graph.plan.target or ""), {node.name: reason for node in found})
+        plan_again(graph, planned_target(graph.plan), {node.name: reason for node in found})
         for node in found:
             ctx.remarks.declined(node, f"stays in float: {reason}")
         if graph.plan.without_range():

@@ -29,7 +29,7 @@ from graphopt.ir.external import stored_bytes
 from graphopt.ir.linear import bias_add, bias_operand, linear_view
 from graphopt.quant.block_scales import fitting_block
 from graphopt.quant.precision import PRECISIONS
-from graphopt.targets import Target, find_target
+from graphopt.targets import Target, planned_target
 
 _SCALE_BYTES, _ZERO_POINT_BYTES, _INT32_BYTES = 4, 1, 4
 _INTEGER = frozenset({"int8", "int16x8"})
@@ -150,8 +150,7 @@ class _Held:
 
     @property
     def _target(self) -> Target | None:
-        name = self.graph.plan.target
-        return None if name is None else find_target(name)
+        return planned_target(self.graph.plan) if self.graph.plan.target else None
 
     def _biases(self) -> Iterable[tuple[str, int]]:
         """Name of each bias, and the channels of its layer."""

@@ -22,6 +22,7 @@ from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_from_toml
 from graphopt.report.samples import reported
 from graphopt.targets import Target, find_target
+from graphopt.targets.toml import SUFFIX
 
 Passes: TypeAlias = str | Sequence[str | Pass]
 """A pipeline as text ("fold-batch-norm,calibrate{method=minmax}"), or passes, each as text or as an object."""
@@ -121,7 +122,7 @@ def choose_pipeline(
         raise ConfigError(f"both {given[0]} and {given[1]} are given; give one of preset, config, passes")
     pipeline = Pipeline(()) if config is None else _read(Path(config))
     aim = target or pipeline.settings.target
-    aim = find_target(aim) if isinstance(aim, str) else aim
+    aim = None if aim is None else find_target(aim)
     if passes is not None:
         pipeline = Pipeline(_resolve(passes))
     elif config is None:
@@ -199,7 +200,8 @@ def _read(path: Path) -> Pipeline:
         return value if value is None or ":" in value else str(path.resolve().parent / value)
 
     s = pipeline.settings
-    return replace(pipeline, settings=Settings(s.target, absolute(s.calibration_data), absolute(s.ranges)))
+    target = absolute(s.target) if (s.target or "").lower().endswith(SUFFIX) else s.target
+    return replace(pipeline, settings=Settings(target, absolute(s.calibration_data), absolute(s.ranges)))
 
 
 def _resolve(passes: Passes) -> tuple[Pass, ...]:

@@ -22,5 +22,5 @@ def lint(model: object, target: str | Target, *, base_dir: str | Path | None = N
         ConfigError: there is no such target.
         LoadError: the model can't be read, or is no valid ONNX model.
     """
-    aim = find_target(target) if isinstance(target, str) else target
+    aim = find_target(target)
     return check_graph(load(model, base_dir=base_dir, min_opset=1), aim)

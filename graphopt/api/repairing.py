@@ -80,7 +80,7 @@ def repair(
         GraphoptError: the model can't be read or written, or there is no such target; nothing was written then.
         InternalError: a pass broke the model, which is a bug.
     """
-    aim = find_target(target) if isinstance(target, str) else target
+    aim = find_target(target)
     check_format(output, aim)
     check_output(output, (model,))
     graph = load(model, base_dir=base_dir)

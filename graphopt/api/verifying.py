@@ -72,7 +72,7 @@ def verify(
     Raises:
         GraphoptError: a model or the samples can't be read or run, or the engine isn't installed.
     """
-    aim = find_target(target) if isinstance(target, str) else target
+    aim = find_target(target)
     engine = find_engine(aim)
     engine.require()
     if (reference is None) != (data is None):

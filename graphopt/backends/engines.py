@@ -85,8 +85,13 @@ def find_engine(target: Target) -> Engine:
     """The engine that the target's table names.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: it names none, or there is none of that name.
     """
+    if not target.engine:
+        raise ConfigError(
+            f"target '{target.name}' names no engine, so there is nothing to run its models in: `graphopt lint` checks "
+            "them against its table"
+        )
     if target.engine not in ENGINES:
         raise ConfigError(
             f"target '{target.name}' names the engine '{target.engine}': {nearest(target.engine, ENGINES)}"

@@ -13,7 +13,7 @@ from graphopt.ir.float_parameters import LOW_FLOATS
 from graphopt.ir.linear import linear_view
 from graphopt.quant import Range, dequantize, quantize, round_balanced, solve_params
 from graphopt.quant.block_scales import block_scheme, fitting_block, solve_blocks
-from graphopt.targets import find_target
+from graphopt.targets import planned_target
 
 Use: TypeAlias = tuple[str, int]
 """Name of a node, and index of one of its inputs."""
@@ -63,7 +63,7 @@ def _in_blocks(graph: Graph, tensor: Constant, uses: Sequence[tuple[Node, int]])
     axis = next((axis for axis in axes if axis is not None), None)
     if axis is None:
         return {}
-    rule = find_target(graph.plan.target).block_weights if graph.plan.target else None
+    rule = planned_target(graph.plan).block_weights if graph.plan.target else None
     size = fitting_block(tensor.shape[axis], _BLOCK, divides=rule is not None and not rule.sizes) or _BLOCK
     params = solve_blocks(tensor.values, block_scheme(axis, size))
     return _at(

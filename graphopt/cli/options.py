@@ -17,11 +17,13 @@ from graphopt.pipeline.passes import Resources
 from graphopt.targets import TARGETS
 
 Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: .onnx, or .onnxtxt for ONNX text.")]
+_OWN_TARGET = "or a file of your own: board.toml"
 TargetName: TypeAlias = Annotated[
-    str | None, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the result: {', '.join(TARGETS)}.")
+    str | None,
+    typer.Option("--target", "-t", metavar="TARGET", help=f"What runs it: {', '.join(TARGETS)}, {_OWN_TARGET}."),
 ]
 RequiredTarget: TypeAlias = Annotated[
-    str, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs the model: {', '.join(TARGETS)}.")
+    str, typer.Option("--target", "-t", metavar="TARGET", help=f"What runs it: {', '.join(TARGETS)}, {_OWN_TARGET}.")
 ]
 Preset: TypeAlias = Annotated[
     str | None, typer.Option(metavar="NAME", help=f"What to do: {', '.join(PRESETS)}. [default: int8]")

@@ -82,7 +82,7 @@ def _header(graph: Graph) -> Iterator[str]:
     if facts.functions:
         yield "functions " + ", ".join(f"{f.domain}::{f.name}" for f in facts.functions)
     if graph.plan.target is not None:
-        yield f"plan for {graph.plan.target}: {len(graph.plan.tensors)} tensors"
+        yield f"plan for {graph.plan.target.name}: {len(graph.plan.tensors)} tensors"
     yield ""
 
 

@@ -16,19 +16,16 @@ method = "kl"                           # the pass's options
 from __future__ import annotations
 
 import json
-import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from graphopt.errors import ConfigError, nearest
+from graphopt.ir.toml_text import toml_table
 from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.options import make_pass, option_name, plain_options
 from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.spec import Resolver
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ def pipeline_to_toml(pipeline: Pipeline) -> str:
     settings = {option_name(f.name): getattr(pipeline.settings, f.name) for f in fields(Settings)}
     given = {name: value for name, value in settings.items() if value is not None}
     if given:
-        blocks.append(_table("[pipeline]", given))
-    blocks.extend(_table("[[pass]]", {"name": spelled(type(p)), **plain_options(p)}) for p in pipeline.passes)
+        blocks.append(toml_table("[pipeline]", given))
+    blocks.extend(toml_table("[[pass]]", {"name": spelled(type(p)), **plain_options(p)}) for p in pipeline.passes)
     return "\n".join(blocks)
 
 
@@ -105,27 +102,3 @@ def _pass(table: Any, resolve: Resolver, where: str) -> Pass:
         return make_pass(resolve(name), options)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _table(header: str, entries: Mapping[str, Any]) -> str:
-    return "\n".join([header, *(f"{_key(k)} = {_value(v)}" for k, v in entries.items())]) + "\n"
-
-
-def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            # JSON's escapes are TOML's, except that TOML also wants DEL escaped.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case dict():
-            entries = cast("dict[str, Any]", value)
-            return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in entries.items()) + "}"
-        case list():
-            return "[" + ", ".join(_value(v) for v in cast("list[Any]", value)) + "]"
-        case _:
-            return repr(value)  # int and float: Python's text, inf and nan included, is TOML's

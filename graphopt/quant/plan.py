@@ -10,8 +10,18 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Protocol
 
 from graphopt.quant.scheme import Range, Scheme
+
+
+class Named(Protocol):
+    """What a plan says of its target; `graphopt.targets.planned_target` has the whole table."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        ...
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +64,7 @@ class TensorPlan:
 class QuantPlan:
     """All planned tensors, in graph order. Weights (constants) and activations are both here."""
 
-    target: str | None = None
+    target: Named | None = None
     tensors: dict[str, TensorPlan] = field(default_factory=dict[str, TensorPlan])
     # Nodes that are meant to run in integers: what a backend check compares the engine against.
     quantized_nodes: dict[str, str] = field(default_factory=dict[str, str])

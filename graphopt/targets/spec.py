@@ -123,7 +123,8 @@ class Target:
     Attributes:
         name: as on the command line.
         title: as its makers write it.
-        engine: the module of `graphopt.backends` that runs or builds its models and says what became of each node.
+        engine: the module of `graphopt.backends` that runs or builds its models and says what became of each node;
+            empty: there is none here.
         activation: scheme of activations.
         weight: scheme of constant weights; the channel axis is filled in per operator (output channels).
         bias: "int32": DequantizeLinear of an int32 with scale s_x·s_w, zero point 0; "float": as it is.

@@ -173,7 +173,7 @@ def test_blocks_of_4_bits_are_those_that_the_pass_writes(target: str, block: Lit
     graph = from_proto(source)
     infer(graph)
     regions = find_regions(graph, find_target(target))
-    graph.plan.target = target
+    graph.plan.target = find_target(target)
     costs = size_costs(graph, regions, block=block)
     able = {r.name: "int4-weights" if "int4-weights" in r.precisions else "float32" for r in regions.regions}
     assert list(able.values()).count("int4-weights") == 2

@@ -12,6 +12,7 @@ import onnx.parser
 from graphopt.ir import Graph, from_proto, infer, load, save
 from graphopt.ir.printer import ValueTexts, print_graph
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
+from graphopt.targets import find_target
 
 MODEL = """<ir_version: 8, opset_import: ["" : 17, "my.ops" : 2]>
 g (float[N,3] x, bool c) => (float[N,3] y) <float[3,3] w = {1,2,3,4,5,6,7,8,9.5}, float k = {0.25}> {
@@ -73,7 +74,7 @@ def test_remembered_values_are_those_of_now() -> None:
 def test_the_plan_is_beside_what_it_is_about() -> None:
     graph = graph_of()
     plan = graph.plan
-    plan.target = "somewhere"
+    plan.target = find_target("openvino")
     plan.add(TensorPlan("x", Scheme("uint8"), (Edge("dense", 0),), range=Range.of(-1, 1.55), reason="graph input"))
     channels = Range(np.array([-1.0, -2.0, 0.0]), np.array([1.0, 0.5, 4.0]))
     plan.add(TensorPlan("w", Scheme("int8", symmetric=True, channel_axis=1), (Edge("dense", 1),), range=channels))
@@ -81,7 +82,7 @@ def test_the_plan_is_beside_what_it_is_about() -> None:
     plan.quantized_nodes["dense"] = "MatMul runs in 8 bits"
     plan.float_nodes["odd"] = "no 8-bit kernel"
     lines = print_graph(graph).splitlines()
-    assert "plan for somewhere: 3 tensors" in lines
+    assert "plan for openvino: 3 tensors" in lines
     at = lines.index('%t: float32[N,3] = MatMul(%x, %w: float32[3,3] in [1, 9.5])  "dense"')
     assert lines[at - 1] == (
         "    # %x uint8 asym, range [-1, 1.55], scale 0.01, zero point 100, read by dense:0, graph input"

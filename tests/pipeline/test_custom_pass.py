@@ -79,13 +79,15 @@ def test_a_pass_is_found_by_its_code(module: str) -> None:
     assert find_pass(f"{module}:Outer.Inner").name == "inner"
 
 
+@pytest.mark.parametrize("place", ["{module}", "{folder}/{module}.py"])
 @pytest.mark.parametrize("name", ["ScaleHeads", "Outer.Inner"])
-def test_pipelines_name_it_so_that_it_is_found_again(module: str, name: str) -> None:
-    text = f"remove-dead,{module}:{name}{{factor=0.5}}"
+def test_pipelines_name_it_so_that_it_is_found_again(module: str, name: str, place: str) -> None:
+    place = place.format(module=module, folder=Path.cwd())
+    text = f"remove-dead,{place}:{name}{{factor=0.5}}"
     passes = passes_from_text(text, find_pass)
     assert passes_to_text(passes) == text
     toml = pipeline_to_toml(Pipeline(tuple(passes)))
-    assert f'name = "{module}:{name}"' in toml
+    assert f'name = "{place}:{name}"' in toml
     assert pipeline_from_toml(toml, find_pass).passes == tuple(passes)
 
 
@@ -93,7 +95,8 @@ def test_pipelines_name_it_so_that_it_is_found_again(module: str, name: str) -> 
     ("name", "message"),
     [
         ("no_such_module:P", r"module 'no_such_module' can't be imported \(ModuleNotFoundError"),
-        ("MODULE.py:P", r"a module is named without \.py: passes_of_"),
+        ("MODULE.py:P", "has no class 'P'"),
+        ("nowhere/MODULE.py:P", r"can't be imported \(FileNotFoundError"),
         ("MODULE:ScaleHead", "has no class 'ScaleHead': did you mean 'ScaleHeads'"),
         ("MODULE:Outer.Iner", "has no class 'Outer.Iner': did you mean 'Inner'"),
         ("MODULE:Outer", "is not a subclass of graphopt.Pass, but Outer"),
