@@ -17,10 +17,10 @@ from onnxruntime import InferenceSession
 
 from graphopt.calibration.instrument import unused_prefix
 from graphopt.calibration.precision_sources import Rounding, Source
-from graphopt.calibration.prefix import reads
 from graphopt.calibration.session import open_session
 from graphopt.calibration.weights import Detached, stored
 from graphopt.errors import UnsupportedError
+from graphopt.ir.reads import reads
 from graphopt.quant import QuantParams
 
 _FLOAT_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
 
-from graphopt.calibration.prefix import reads
 from graphopt.calibration.weights import Detached
+from graphopt.ir.reads import reads
 
 
 @dataclass(frozen=True)

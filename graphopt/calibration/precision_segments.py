@@ -23,9 +23,9 @@ from onnx import NodeProto, TensorProto
 from graphopt.calibration.precision_copies import Copies
 from graphopt.calibration.precision_pieces import Piece, piece
 from graphopt.calibration.precision_sources import Source
-from graphopt.calibration.prefix import reads
 from graphopt.calibration.shapes import Inferred
 from graphopt.calibration.weights import Detached
+from graphopt.ir.reads import reads
 
 # More cuts are more sessions to open and more tensors to hold; a dozen tails together are six models.
 _MOST_SEGMENTS = 12

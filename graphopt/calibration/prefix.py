@@ -9,18 +9,19 @@ seeing what the corrected ones before it make of the samples. Kept between piece
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from graphopt.calibration.samples import Feed
 from graphopt.calibration.session import Optimize, open_session, run_session
 from graphopt.calibration.shapes import infer
 from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import UnsupportedError
+from graphopt.ir.reads import reads
 
 
 class Prefix:
@@ -169,25 +170,6 @@ class Prefix:
     def _drop(self) -> None:
         for tensor in [tensor for tensor in self._held if not self._readers.get(tensor, 0)]:
             del self._held[tensor]
-
-
-def reads(node: NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node reads, each once, those that its nested graphs read from outside included."""
-    yield from dict.fromkeys((*(name for name in node.input if name), *_captured(node)))
-
-
-def _captured(node: NodeProto) -> Iterator[str]:
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            yield from _free(body)
-
-
-def _free(body: GraphProto) -> Iterator[str]:
-    inside = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-    inside |= {output for node in body.node for output in node.output}
-    for name in (*(name for node in body.node for name in reads(node)), *(value.name for value in body.output)):
-        if name not in inside:
-            yield name
 
 
 def affordable(model: ModelProto, inputs: Mapping[str, tuple[int, ...]], budget: int) -> int:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from graphopt.calibration.channel_prediction import ChannelMap
-from graphopt.calibration.prefix import reads
 from graphopt.calibration.session import open_session, run_session
 from graphopt.calibration.weights import Detached, detach
+from graphopt.ir.reads import reads
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,197 @@
+"""What one pass changed, in the smallest parts that can be applied without the others.
+
+    x → Conv → y        insert-qdq        x → Q → DQ ↘
+                                    DQ(integers of W) → Conv → y        two parts: the pair at x, and the weight
+
+A tensor that only one of the graphs has ties together whoever makes and reads it; a tensor that different nodes make in
+them ties these nodes together. Nothing else does: unlike a `Rewrite`, which shows what belongs together, parts may
+depend on each other by their values (two layers with a factor moved between them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from networkx.utils import UnionFind
+
+from graphopt.analysis.graph_diff import ChangedNode, GraphDiff
+from graphopt.ir.outline import NodeOutline, Outline
+
+Item: TypeAlias = tuple[str, str, int]
+"""(kind, name of the node in the first graph, or the second for added ones; input, or −1 for the whole node)."""
+
+REMOVED, ADDED, CHANGED = "removed", "added", "changed"
+WHOLE = -1
+
+
+@dataclass(frozen=True)
+class PartlyChanged:
+    """A node of both graphs: all that has changed, or some of its inputs alone."""
+
+    node: ChangedNode
+    inputs: tuple[int, ...] | None
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """What has changed, in words."""
+        if self.inputs is None:
+            return self.node.what
+        return tuple(w for w in self.node.what if any(w.startswith(f"input {i}:") for i in self.inputs))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Changes that only make sense together.
+
+    Attributes:
+        removed: nodes of the first graph.
+        added: nodes of the second.
+        changed: nodes of both.
+        items: the same as keys.
+    """
+
+    removed: tuple[NodeOutline, ...]
+    added: tuple[NodeOutline, ...]
+    changed: tuple[PartlyChanged, ...]
+    items: frozenset[Item]
+
+    @property
+    def before(self) -> tuple[NodeOutline, ...]:
+        """The nodes of the first graph that it concerns."""
+        return (*self.removed, *(c.node.before for c in self.changed))
+
+
+@dataclass(frozen=True)
+class Division:
+    """The units, in the order of the graphs.
+
+    Attributes:
+        units: them.
+        renamed: tensor in the second graph → its name in the first, where matched nodes make both.
+        moved: nodes (name in the first graph) that are in another body.
+    """
+
+    units: tuple[Unit, ...]
+    renamed: Mapping[str, str]
+    moved: frozenset[str]
+
+
+def divide(before: Outline, after: Outline, diff: GraphDiff) -> Division:
+    """Divide `diff`, which is that of `before` and `after`."""
+    return _Divider(before, after, diff).result()
+
+
+class _Divider:
+    def __init__(self, before: Outline, after: Outline, diff: GraphDiff) -> None:
+        self.before, self.after, self.diff = before, after, diff
+        self.ours, self.theirs = _makers(before), _makers(after)
+        self.renamed = dict(self._renamed())
+        self.tying = self._tying()
+        self.unions: UnionFind[Item | str] = UnionFind()
+
+    def result(self) -> Division:
+        items: dict[Item, None] = {}
+        for kind, nodes in ((REMOVED, self.diff.removed), (ADDED, self.diff.added)):
+            names = {node.name for node in nodes}
+            for node in nodes:
+                item = (kind, node.name, WHOLE)
+                items[item] = None
+                self._tie(item, (*node.inputs, *node.outputs))
+                self._join(item, ((kind, outer, WHOLE) for outer in node.scope if outer in names))
+        parts = {c.before.name: self._parts(c) for c in self.diff.changed}
+        moved = frozenset(self._moved())
+        for name in moved - parts.keys():
+            parts[name] = {WHOLE: ()}
+        for name, tensors in parts.items():
+            for index, tied in tensors.items():
+                items[CHANGED, name, index] = None
+                self._tie((CHANGED, name, index), tied)
+        for name in moved:
+            self._join_moved(name)
+        return Division(tuple(self._units(items)), self.renamed, moved)
+
+    def _renamed(self) -> Iterable[tuple[str, str]]:
+        for name, other in self.diff.matched.items():
+            outputs = self.before.nodes[name].outputs, self.after.nodes[other].outputs
+            for a, b in zip(*outputs, strict=False):
+                if a and b and a != b and b not in self.ours and a not in self.theirs:
+                    yield b, a
+
+    def _tying(self) -> frozenset[str]:
+        """Tensors that tie whoever touches them together, by their names in the first graph."""
+        ours = {*self.before.types} - self.before.constants.keys()
+        theirs = {self.renamed.get(name, name) for name in self.after.types} - self.after.constants.keys()
+        makers = {self.renamed.get(tensor, tensor): node for tensor, node in self.theirs.items()}
+        contested = {
+            tensor
+            for tensor, node in self.ours.items()
+            if tensor in makers and self.diff.matched.get(node) != makers[tensor]
+        }
+        stored = self.before.constants.keys() | self.after.constants.keys()
+        return frozenset(((ours ^ theirs) - stored) | contested)
+
+    def _tie(self, item: Item, tensors: Iterable[str]) -> None:
+        self._join(item, (t for t in (self.renamed.get(n, n) for n in tensors) if t in self.tying))
+
+    def _join(self, item: Item, others: Iterable[Item | str]) -> None:
+        self.unions.union(item, *others)
+
+    def _parts(self, changed: ChangedNode) -> dict[int, tuple[str, ...]]:
+        """Input, or WHOLE, → the tensors that a change of it ties."""
+        node, twin = changed.before, changed.after
+        outputs = tuple(self.renamed.get(name, name) for name in twin.outputs)
+        touched = {*node.inputs} ^ {self.renamed.get(name, name) for name in twin.inputs}
+        whole = tuple({*touched, *node.outputs, *outputs})
+        same = node.op == twin.op and node.attributes == twin.attributes and node.outputs == outputs
+        if not same or len(node.inputs) != len(twin.inputs):
+            return {WHOLE: whole}
+        pairs = list(enumerate(zip(node.inputs, twin.inputs, strict=True)))
+        words = [w.partition(":")[0] for w in changed.what]
+        inserted = {k: pair for k, pair in pairs if f"input {k}" in words and self._is_inserted(*pair)}
+        left = [k for k, _ in pairs if f"input {k}" in words and k not in inserted]
+        if left:
+            return {WHOLE: whole}
+        return dict(inserted) or {WHOLE: whole}
+
+    def _is_inserted(self, ours: str, theirs: str) -> bool:
+        """Whether the node reads what an added node makes, and what it read before is there still."""
+        there = ours in self.before.constants or ours not in self.tying
+        return bool(ours) and there and self.theirs.get(theirs) in {node.name for node in self.diff.added}
+
+    def _moved(self) -> Iterable[str]:
+        for name, other in self.diff.matched.items():
+            scopes = self.before.nodes[name].scope, self.after.nodes[other].scope
+            if tuple(self.diff.matched.get(outer) for outer in scopes[0]) != scopes[1]:
+                yield name
+
+    def _join_moved(self, name: str) -> None:
+        """A node that is in another body goes with what became of the bodies that it was in, and is in."""
+        item = (CHANGED, name, WHOLE)
+        ours, theirs = self.before.nodes[name].scope, self.after.nodes[self.diff.matched[name]].scope
+        self._join(item, ((REMOVED, outer, WHOLE) for outer in ours if outer not in self.diff.matched))
+        taken = set(self.diff.matched.values())
+        self._join(item, ((ADDED, outer, WHOLE) for outer in theirs if outer not in taken))
+
+    def _units(self, items: Iterable[Item]) -> Iterable[Unit]:
+        groups: dict[Item | str, list[Item]] = {}
+        order = {name: number for number, name in enumerate([*self.before.nodes, *self.after.nodes])}
+        for item in sorted(items, key=lambda item: order[item[1]]):
+            groups.setdefault(self.unions[item], []).append(item)
+        changed = {c.before.name: c for c in self.diff.changed}
+        for group in groups.values():
+            inputs: dict[str, list[int]] = {}
+            for kind, name, index in group:
+                if kind == CHANGED and name in changed:
+                    inputs.setdefault(name, []).append(index)
+            yield Unit(
+                tuple(self.before.nodes[name] for kind, name, _ in group if kind == REMOVED),
+                tuple(self.after.nodes[name] for kind, name, _ in group if kind == ADDED),
+                tuple(PartlyChanged(changed[n], None if WHOLE in k else tuple(sorted(k))) for n, k in inputs.items()),
+                frozenset(group),
+            )
+
+
+def _makers(outline: Outline) -> dict[str, str]:
+    return {tensor: node.name for node in outline.nodes.values() for tensor in node.outputs if tensor}
