@@ -18,6 +18,7 @@ import graphopt
 ROOT = os.environ.get("GRAPHOPT_ZOO", "")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the hook in which xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one model run in one worker, so that it is compiled once."""
     for item in items:
