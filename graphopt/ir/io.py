@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-import onnx.inliner
 
 from graphopt.errors import LoadError, UnsupportedError
 from graphopt.ir import external
 from graphopt.ir.check import complaint
 from graphopt.ir.elements import Constant
 from graphopt.ir.from_proto import from_proto
+from graphopt.ir.functions import inline_functions
 from graphopt.ir.graph import Graph
 from graphopt.ir.read import Source, read_source
 from graphopt.ir.shapes import has_small_value, infer, inferred_tensors, run_inference
@@ -50,7 +50,11 @@ def load(
     """
     read = read_source(source, base_dir)
     try:
-        graph = from_proto(_without_old_functions(read.model, min_opset), read.base_dir)
+        model = _without_functions(read.model, min_opset)
+        graph = from_proto(model, read.base_dir)
+        inlined = len(read.model.functions) - len(model.functions)
+        if inlined:
+            graph.facts.notes.append(f"{inlined} functions of the model's own were inlined")
         _check_values(graph, read)
         _settle_defaults(graph, keep_defaults)
         if not has_experimental(graph):
@@ -74,12 +78,10 @@ def _check(graph: Graph) -> None:
         raise LoadError(f"isn't a valid ONNX model: {problem}; export it again")
 
 
-def _without_old_functions(model: onnx.ModelProto, min_opset: int) -> onnx.ModelProto:
-    """The model with its functions inlined where it has to be upgraded: their nodes must be upgraded with it."""
+def _without_functions(model: onnx.ModelProto, min_opset: int) -> onnx.ModelProto:
+    """The model with its functions inlined, all of them where it has to be upgraded: their nodes are, with it."""
     declared = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=min_opset)
-    if not model.functions or declared >= min_opset:
-        return model
-    return onnx.inliner.inline_local_functions(model)
+    return inline_functions(model, engines=declared < min_opset)
 
 
 def _settle_types(graph: Graph) -> None:

@@ -372,6 +372,39 @@ def test_functions_of_an_old_opset_are_inlined_and_upgraded() -> None:
     assert_same_outputs(made, out, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("opset", [21, 18])
+def test_functions_are_inlined_where_their_operators_mean_the_same(opset: int) -> None:
+    # Mul, Add and Relu are those of 14 in both. 't' and 'w' are names of the graph, too.
+    made = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
+        g (float[2] x) => (float[2] y) <float[2] w = {{3.0, -2.0}}> {{ t = local.Outer(x, w)  y = local.Outer(t, w) }}
+        <domain: "local", opset_import: ["" : {opset}, "local" : 1]> Outer (a, b) => (d) {{
+          t = Mul(a, b)
+          w = local.Inner(t)
+          d = Add(w, b)
+        }}
+        <domain: "local", opset_import: ["" : {opset}]> Inner (a) => (b) {{ b = Relu(a) }}"""
+    )
+    before = made.SerializeToString()
+    graph = load(made)
+    assert made.SerializeToString() == before
+    assert [n.op for n in graph.nodes] == ["Mul", "Relu", "Add"] * 2
+    assert graph.facts.notes == ["2 functions of the model's own were inlined"]
+    assert_same_outputs(made, to_proto(graph), rtol=0, atol=0)
+
+
+def test_functions_that_stand_in_for_an_engines_kernel_stay() -> None:
+    made = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1, "local" : 1]>
+        g (float[2] x) => (float[2] y) { t = com.microsoft.MyGelu(x)  y = local.Negate(t) }
+        <domain: "com.microsoft", opset_import: ["" : 20]> MyGelu (a) => (b) { b = Gelu(a) }
+        <domain: "local", opset_import: ["" : 20]> Negate (a) => (b) { b = Neg(a) }"""
+    )
+    graph = load(made)
+    assert [n.op for n in graph.nodes] == ["MyGelu", "Neg"]
+    assert_same_outputs(made, to_proto(graph), rtol=0, atol=0)
+
+
 def test_a_model_of_other_domains_only() -> None:
     made = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["ai.onnx.ml" : 3]>
