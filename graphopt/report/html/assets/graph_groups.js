@@ -200,11 +200,13 @@
   }
 
   /** Chains of unchanged nodes, with what branches off and joins again within, up to a size that leaves an overview. */
-  function collapseChains(visible, opened, largest) {
+  function collapseChains(visible, opened, largest, alike) {
     const { above, below } = neighbours(visible);
     const inside = new Map([...visible.nodes].map(([id, node]) => [id, quiet(node) ? [id] : null]));
     const only = (set) => (set.size === 1 ? set.values().next().value : undefined);
-    const fits = (a, b) => inside.get(a) && inside.get(b) && inside.get(a).length + inside.get(b).length <= largest;
+    const fits = (a, b) =>
+      inside.get(a) && inside.get(b) && inside.get(a).length + inside.get(b).length <= largest &&
+      alike(visible.nodes.get(a), visible.nodes.get(b));
     const merge = (upper, lower) => {
       for (const id of below.get(lower)) {
         above.get(id).delete(lower);
@@ -240,7 +242,8 @@
   /**
    * The graph with what the options and its size ask for in groups.
    * @param {object} visible as `visibleStep` makes it
-   * @param {{scopes: boolean, collapse: ?boolean, opened: Set<string>}} options collapse: null for by size
+   * @param {{scopes: boolean, collapse: ?boolean, byPrecision: boolean, opened: Set<string>}} options collapse: null for
+   *   by size
    */
   function groupVisible(visible, options) {
     const { opened } = options;
@@ -252,11 +255,13 @@
       const changed = [...result.nodes.values()].some((node) => node.change);
       const regions = changed ? collapseRegions(result, opened) : result;
       // Chains also where only an opened region is large: whether there are any must not depend on what is open.
-      result = collapseChains(regions, opened, largest);
+      const alike = options.byPrecision ? (a, b) => a.precision === b.precision : () => true;
+      result = collapseChains(regions, opened, largest, alike);
     }
     return { ...result, collapsed: collapse };
   }
 
   graphopt.groupVisible = groupVisible;
-  if (typeof module !== "undefined") module.exports = { groupVisible };
+  graphopt.scopeSeparator = separator;
+  if (typeof module !== "undefined") module.exports = { groupVisible, scopeSeparator: separator };
 })();

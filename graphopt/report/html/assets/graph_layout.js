@@ -15,8 +15,9 @@
   /**
    * Everything that the worker runs: it gets this function's own text, so nothing outside may be named in it.
    *
-   * @param {{widths: number[], heights: number[], light: boolean[], sources: number[], targets: number[]}} request sizes
-   *   of nodes in pixels, whether a node gives way to others, and edges as places of nodes
+   * @param {{widths: number[], heights: number[], light: boolean[], inputs: boolean[], sources: number[], targets: number[]}}
+   *   request sizes of nodes in pixels, whether a node gives way to others and whether it is an input of the model, and
+   *   edges as places of nodes
    * @returns {{x: number[], y: number[], bends: number[][]}} centres of nodes, and x, y, x, y … of each edge's bends
    */
   function layeredLayout(request) {
@@ -122,7 +123,7 @@
       return back;
     }
 
-    /** Ranks from 0: longest paths from above; what nothing is above of goes down to just above its first reader. */
+    /** Ranks from 0: longest paths from above. Inputs, and what isn't below any, go down to just above the first reader. */
     function longestPaths(size, all) {
       const below = Array.from({ length: size }, () => []);
       const waiting = new Int32Array(size);
@@ -137,8 +138,12 @@
           if (--waiting[other] === 0) queue.push(other);
         }
       }
-      for (let n = 0; n < size; n++) {
-        if (source[n] && below[n].length) rank[n] = below[n].reduce((low, other) => Math.min(low, rank[other]), 1e9) - 1;
+      const fixed = Array.from(request.inputs);
+      for (const n of queue) if (fixed[n]) for (const other of below[n]) fixed[other] = true;
+      for (const n of [...queue].reverse()) {
+        if (below[n].length && (source[n] || !fixed[n])) {
+          rank[n] = below[n].reduce((low, other) => Math.min(low, rank[other]), 1e9) - 1;
+        }
       }
       return { ranks: rank, sorted: queue };
     }

@@ -72,7 +72,7 @@
       const step = model.steps[index];
       const counts = new Map();
       for (const remark of step.remarks) counts.set(remark.kind, (counts.get(remark.kind) || 0) + 1);
-      const rows = [["Nodes", step.index ? `${step.nodes[0]} → ${step.nodes[1]}` : String(step.nodes[1])]];
+      const rows = [["Nodes", index ? `${step.nodes[0]} → ${step.nodes[1]}` : String(step.nodes[1])]];
       const bytes = step.nbytes.map((count) => graphopt.number(count, "bytes"));
       if (step.nbytes[1]) rows.push(["Constants", bytes[0] === bytes[1] ? bytes[1] : `${bytes[0]} → ${bytes[1]}`]);
       if (step.seconds !== null) rows.push(["Time", graphopt.number(step.seconds, "seconds")]);

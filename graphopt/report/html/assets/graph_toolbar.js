@@ -44,6 +44,8 @@
     const fold = check("fold Q/DQ", "Draw QuantizeLinear and DequantizeLinear as marks on edges", (on) => owner.set("fold", on), options.fold);
     const collapse = check("collapse unchanged", "Draw what the step left alone as groups; a click opens one", (on) => owner.set("collapse", on), false);
     const scopes = check("group by name", "Put nodes whose names have the same prefix into groups", (on) => owner.set("scopes", on), options.scopes);
+    scopes.box.disabled = !graphopt.scopeSeparator(model.graph.nodes.map((node) => node.name));
+    if (scopes.box.disabled) scopes.label.title = "The names have no prefixes with / or .";
     const constants = check("constants", "Draw weights and other constants", (on) => owner.set("constants", on), options.constants);
     const colour = el(
       "select", { "aria-label": "Colour", change: () => owner.set("byPrecision", colour.value === "precision") },
@@ -123,12 +125,13 @@
     return {
       bar, move,
       focusSearch: () => field.focus(),
-      /** After a draw: which step it is, whether parts are collapsed, how many groups are open. */
-      update(step, collapsed, opened) {
+      /** After a draw: which step it is, whether parts are collapsed, how many groups are open, the colour. */
+      update(step, collapsed, opened, byPrecision) {
         current = step;
         list();
         collapse.box.checked = collapsed;
         close.hidden = !opened;
+        colour.value = byPrecision ? "precision" : "change";
         if (!results.hidden) found();
       },
     };

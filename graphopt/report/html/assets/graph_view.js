@@ -5,6 +5,7 @@
   const LARGEST_ZOOM = 1.2;
   const READABLE_ZOOM = 0.45;
   const LABELLED_EDGES = 400;
+  const LONGEST_SHAPE = 24;
 
   class View {
     constructor(container, graph, { onSelect } = {}) {
@@ -83,6 +84,7 @@
         widths: labels.map((label) => label.width),
         heights: labels.map((label) => label.height),
         light: nodes.map((node) => node.kind === "ghost"),
+        inputs: nodes.map((node) => node.kind === "input"),
         sources: visible.edges.map((edge) => places.get(edge.source)),
         targets: visible.edges.map((edge) => places.get(edge.target)),
       };
@@ -93,7 +95,7 @@
       this.drawn = { visible, layout, labels };
       this.put();
       this.busy.hidden = true;
-      this.toolbar.update(this.step, visible.collapsed, this.opened.size);
+      this.toolbar.update(this.step, visible.collapsed, this.opened.size, this.options.byPrecision);
       this.legend.replaceChildren(...graphopt.graphLegend(visible, this.options.byPrecision));
       const step = this.model.steps[this.step];
       const what = `${step.title}: ${nodes.length} nodes drawn of ${this.model.at(this.step).places.length}`;
@@ -214,12 +216,17 @@
       else this.pick({ terminal: id });
     }
 
+    /** Draws what is inside a group or a node, with its start, or the node, where the group was. */
     open(id) {
-      const first = this.drawn.visible.nodes.get(id).members[0];
+      const inside = this.drawn.visible.nodes.get(id).members.find((member) => member.places.length);
       const before = this.screenOf(id);
       this.opened.add(id);
       this.draw({ stay: true }).then(() => {
-        if (before && this.cy.getElementById(first.id).nonempty()) this.hold(first.id, before);
+        const { nodes, where } = this.drawn.visible;
+        const start = nodes.has(id) ? id : where.get(this.model.graph.nodes[inside.places[0]].name);
+        this.hold(start, before);
+        const { x, y } = this.screenOf(start);
+        if (x < 0 || y < 0 || x > this.cy.width() || y > this.cy.height()) this.frame([start]);
       });
     }
 
@@ -284,7 +291,7 @@
       this.options[name] = value;
       if (this.selected && this.selected.name === undefined) this.selected = null;
       const anchor = this.selected ? this.drawn.visible.where.get(this.selected.name) : undefined;
-      this.draw({ anchor, stay: name === "byPrecision" });
+      this.draw({ anchor });
     }
 
     fit() {
@@ -330,7 +337,8 @@
   function shape(edge, quantized) {
     if (quantized) return edge.type;
     const inner = /\[(.*)\]/.exec(edge.type);
-    return inner ? inner[1].replaceAll(",", "×") : "";
+    const text = inner ? inner[1].replaceAll(",", "×") : "";
+    return text.length > LONGEST_SHAPE || text === "..." ? "" : text;
   }
 
   /** Bends as Cytoscape wants them: shares of the line between the ends, and distances from it. */

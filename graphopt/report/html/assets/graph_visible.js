@@ -24,22 +24,25 @@
       this.options = options;
       this.graph = model.graph;
       this.now = model.at(step);
-      this.changes = model.changes(step);
+      this.changes = options.byPrecision ? new Map() : model.changes(step);
       this.nodes = new Map();
       this.edges = [];
       this.where = new Map();
       /** Place of a folded QuantizeLinear → places of its DequantizeLinears; and of the latter → their tensor. */
       this.pairs = new Map();
       this.folded = new Map();
+      /** Places of Constant nodes, which aren't drawn unless constants are, or the step touched them. */
+      this.hidden = new Set();
     }
 
     build() {
       if (this.options.fold) this.fold();
+      if (!this.options.constants) this.hideConstants();
       for (const place of this.now.places) this.addNode(place);
       for (const place of this.now.places) this.addInputs(place);
       this.addOutputs();
       this.addBodyEnds();
-      if (this.step > 0) this.addGhosts();
+      if (this.step > 0 && !this.options.byPrecision) this.addGhosts();
       return { nodes: this.nodes, edges: this.edges, where: this.where };
     }
 
@@ -62,6 +65,15 @@
       }
     }
 
+    hideConstants() {
+      for (const place of this.now.places) {
+        const node = this.graph.nodes[place];
+        const read = node.outputs.some((tensor) => this.now.readers.has(tensor));
+        const isOutput = node.outputs.some((tensor) => this.model.outputs.has(tensor));
+        if (node.op === "Constant" && read && !isOutput && !this.changes.has(place)) this.hidden.add(place);
+      }
+    }
+
     isConstant(tensor) {
       const known = this.model.tensor(tensor, this.step);
       return known !== undefined && known.constant && !this.now.makers.has(tensor);
@@ -78,6 +90,7 @@
     }
 
     addNode(place) {
+      if (this.hidden.has(place)) return;
       const node = this.graph.nodes[place];
       const pair = this.folded.get(place);
       if (pair === undefined) {
@@ -119,7 +132,7 @@
     }
 
     source(tensor, maker) {
-      if (maker !== undefined) return this.idOf(maker);
+      if (maker !== undefined) return this.hidden.has(maker) ? null : this.idOf(maker);
       if (this.isConstant(tensor)) return this.options.constants ? this.terminal("c:", tensor, "constant") : null;
       return this.graph.inputs.includes(tensor) ? this.terminal("i:", tensor, "input") : null;
     }
@@ -135,12 +148,13 @@
     addInputs(place) {
       const node = this.graph.nodes[place];
       const target = this.idOf(place);
-      if (this.folded.has(place) && !this.nodes.has(target)) return;
+      if (!this.nodes.has(target)) return;
       if (this.folded.has(place) && this.folded.get(place) !== place) return;
       for (const tensor of new Set(node.inputs)) {
         if (!tensor) continue;
         const { source, via, type, tensor: first } = this.origin(tensor);
-        for (const each of via) {
+        const maker = this.now.makers.get(first);
+        for (const each of maker !== undefined && this.hidden.has(maker) ? [...via, maker] : via) {
           const name = this.graph.nodes[each].name;
           if (!this.where.has(name)) this.where.set(name, target);
         }
@@ -184,8 +198,7 @@
       const idOf = (place) => {
         if (ghosts.has(place)) return "g:" + this.graph.nodes[place].name;
         const there = renamed.has(place) ? renamed.get(place) : place;
-        const id = this.where.get(this.graph.nodes[there].name);
-        return id;
+        return this.where.get(this.graph.nodes[there].name);
       };
       for (const place of removed) {
         const node = this.graph.nodes[place];
@@ -231,7 +244,7 @@
    * The visible graph of a step, before anything is grouped.
    * @param {GraphModel} model
    * @param {number} step
-   * @param {{fold: boolean, constants: boolean}} options
+   * @param {{fold: boolean, constants: boolean, byPrecision: boolean}} options byPrecision: without what the step did
    */
   function visibleStep(model, step, options) {
     return new Builder(model, step, options).build();
