@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks._browser import chromium
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-# The sandbox needs rights that containers lack; QUIC and the rest would use the network on their own.
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 LOCAL = ("file:", "blob:", "data:", "about:")
-
-
-def chromium_path(own: str) -> str | None:
-    """The browser: what GRAPHOPT_CHROMIUM names, or one in PATH, or `own`, which Playwright may have downloaded."""
-    named = os.environ.get("GRAPHOPT_CHROMIUM")
-    if named:
-        return named
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    return next((path for path in [*found, own] if path and Path(path).exists()), None)
 
 
 @pytest.fixture(scope="module")  # while Playwright is open, nothing else in its thread can run an event loop
 def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install -e '.[test]'")
-    with sync_api.sync_playwright() as playwright:
-        path = chromium_path(playwright.chromium.executable_path)
-        if path is None:
-            pytest.skip("no Chromium in PATH: install it, or name one in GRAPHOPT_CHROMIUM")
-        opened = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
+    pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install -e '.[test]'")
+    try:
+        with chromium() as opened:
+            yield opened
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
