@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -27,6 +30,30 @@ def run(example: str, *arguments: str | Path, cwd: Path, fails: int = 0) -> str:
 def quantized(path: Path) -> int:
     """How many operators quantize."""
     return sum(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+
+
+def test_export_step(tmp_path: Path) -> None:
+    data = ROOT / "calibration_data"
+    arguments = [data / "digits_cnn.onnx", "--out", "build"]
+    for use, file in (("calibration", "calibration.npz"), ("validation", "validation.npz")):
+        arguments += [f"--{use}-data", data / file]
+    first = run("export_step.py", *arguments, cwd=tmp_path)
+    build = tmp_path / "build"
+    made = {name: (build / name).read_bytes() for name in ("model_int8.onnx", "ranges.json")}
+    report = json.loads((build / "report.json").read_text())
+    assert re.fullmatch(r"top-1 98\.89% in float, 9\d\.\d\d% in 8 bits; build\n", first)
+    assert "custom_pass:UncapRelu" in report["pipeline"]
+    assert [r["message"] for r in report["remarks"] if r["pass_name"] == "uncap-relu"] == [
+        "a Relu, without the end at 6"
+    ]
+    assert run("export_step.py", *arguments, cwd=tmp_path) == first  # from the ranges that are there
+    assert made == {name: (build / name).read_bytes() for name in made}
+    run("export_step.py", data / "missing.onnx", *arguments[1:], cwd=tmp_path, fails=1)
+    # On loud images the network needs the ends of its Clips, which the pass has taken away.
+    images = 4 * np.load(data / "validation.npz")["image"][:64]
+    (logits,) = ReferenceEvaluator(str(data / "digits_cnn.onnx")).run(None, {"image": images})
+    np.savez(tmp_path / "loud.npz", image=images, labels=logits.argmax(1))
+    run("export_step.py", *arguments[:-1], tmp_path / "loud.npz", cwd=tmp_path, fails=3)
 
 
 def test_export_torch(tmp_path: Path) -> None:
