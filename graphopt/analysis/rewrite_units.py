@@ -149,16 +149,7 @@ class _Divider:
             return {WHOLE: whole}
         pairs = list(enumerate(zip(node.inputs, twin.inputs, strict=True)))
         words = [w.partition(":")[0] for w in changed.what]
-        inserted = {k: pair for k, pair in pairs if f"input {k}" in words and self._is_inserted(*pair)}
-        left = [k for k, _ in pairs if f"input {k}" in words and k not in inserted]
-        if left:
-            return {WHOLE: whole}
-        return dict(inserted) or {WHOLE: whole}
-
-    def _is_inserted(self, ours: str, theirs: str) -> bool:
-        """Whether the node reads what an added node makes, and what it read before is there still."""
-        there = ours in self.before.constants or ours not in self.tying
-        return bool(ours) and there and self.theirs.get(theirs) in {node.name for node in self.diff.added}
+        return {k: pair for k, pair in pairs if f"input {k}" in words} or {WHOLE: whole}
 
     def _moved(self) -> Iterable[str]:
         for name, other in self.diff.matched.items():

@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 
 from graphopt.analysis.delta_debugging import Minimal, ddmin
 from graphopt.analysis.hybrid import Hybrids
+from graphopt.analysis.rewrite_units import Unit
 from graphopt.api.bisect_search import Fall
 from graphopt.api.metrics import Judge
 from graphopt.errors import GraphoptError
 from graphopt.ir import Graph, to_proto
+from graphopt.pipeline import Pass
+from graphopt.pipeline.instruments import Moment
 from graphopt.pipeline.passes import Progress
+from graphopt.report.bisection import Blame, Suspect
+from graphopt.report.model_diff import ValueChange, diff_models
 
 # Models measured at most: those of a search by halves, and for each change alone.
 MOST_TESTS, MOST_RANKED, MOST_ALONE = 120, 160, 16
@@ -141,3 +146,39 @@ class _Trials:
             else:
                 few = middle
         return self.minimum(ranked[:many])
+
+
+def blame_of(fall: Fall, isolated: Isolated, passes: Sequence[Pass]) -> Blame:
+    """The same in words; `passes` is the pipeline."""
+    before, after = fall.good.snapshot.restore(), fall.bad.snapshot.restore()
+    values = diff_models(before, after).values
+    suspects = [
+        _suspect(isolated.hybrids.units[blamed.unit], blamed.alone, values, fall.bad, passes)
+        for blamed in isolated.blamed
+    ]
+    return Blame(
+        tuple(suspects),
+        len(isolated.hybrids.units),
+        isolated.cured,
+        isolated.alone,
+        isolated.tests,
+        isolated.unresolved,
+        isolated.is_minimal,
+    )
+
+
+def _suspect(unit: Unit, alone: float, values: Sequence[ValueChange], bad: Moment, passes: Sequence[Pass]) -> Suspect:
+    names = {node.name for node in (*unit.before, *unit.added)}
+    inputs = {c.node.before.name: c.inputs for c in unit.changed}
+    touched = dict.fromkeys(name for node in unit.added for name in (*node.inputs, *node.outputs))
+    touched |= dict.fromkeys(name for c in unit.changed for name in c.node.before.inputs if c.inputs is None)
+    touched |= dict.fromkeys(c.node.before.inputs[k] for c in unit.changed for k in c.inputs or ())
+    return Suspect(
+        removed=tuple(f"{node.op} '{node.name}'" for node in unit.removed),
+        added=tuple(f"{node.op} '{node.name}'" for node in unit.added),
+        changed={f"{c.node.before.op} '{c.node.before.name}'": c.what for c in unit.changed},
+        values=tuple(v for v in values if v.node in inputs and v.index in (inputs[v.node] or (v.index,))),
+        remarks=tuple(f"{r.kind}: {r.message}" for r in bad.remarks if r.node in names),
+        planned={t: tuple(passes[k - 1].name for k in bad.planned[t]) for t in touched if t in bad.planned},
+        alone=alone,
+    )

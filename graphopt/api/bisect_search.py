@@ -104,6 +104,13 @@ class Search:
         self._note(bad, value, judge)
         return None if judge.holds(value) else Fall(good, bad, judge, (math.inf, value))
 
+    def result(self, moments: Sequence[Moment], judge: Judge | None) -> float:
+        """The value of the last model; without a demand its SQNR against the first."""
+        if judge is not None:
+            return next(e.value for e in self.evaluations if e.index == moments[-1].index)
+        reference, last = (to_proto(moment.snapshot.restore()) for moment in (moments[0], moments[-1]))
+        return Judge(Demand(SQNR, 0.0), reference, self.samples, self.threads).score(last)
+
     def value(self, moment: Moment, judge: Judge) -> float:
         """The value of the model at a moment."""
         value = judge.score(to_proto(moment.snapshot.restore()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -9,8 +10,11 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from graphopt.api.bisect_search import Search
+from graphopt.api.bisect_nodes import Isolated, blame_of, isolate
+from graphopt.api.bisect_reproducer import FILES, Scene, write_reproducer
+from graphopt.api.bisect_search import Fall, Search
 from graphopt.api.choice import Passes, Prune, choose_pipeline
+from graphopt.api.emitting import check_output
 from graphopt.api.metrics import SQNR, Judge, Metric, demand
 from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.calibration import Dataset, Preprocess, Source, input_specs
@@ -18,8 +22,8 @@ from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import AccuracyError, CalibrationError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
-from graphopt.pipeline import PassManager
-from graphopt.pipeline.instruments import Moments, Reproducer, Verify
+from graphopt.pipeline import Context, Pass, PassManager
+from graphopt.pipeline.instruments import Moment, Moments, Reproducer, Verify
 from graphopt.pipeline.instruments.feeds import random_feeds
 from graphopt.pipeline.passes import Progress
 from graphopt.pipeline.spec import passes_to_text
@@ -55,18 +59,22 @@ def bisect(
     metric: str | Metric | None = None,
     max_drop: float | None = None,
     min_sqnr: float | None = None,
+    output: str | Path | None = None,
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Bisection:
-    """Find the pass that first loses what is demanded.
+    """Find the pass that first loses what is demanded, then what in it does, and write what shows that alone.
 
-    The pipeline runs once; the models behind its passes are kept, and measured where halving looks.
+    The pipeline runs once; the models behind its passes are kept, and measured where halving looks. The guilty pass is
+    divided into its changes, see `api.bisect_nodes`. With `output`, a folder, a reproducer is written there, see
+    `api.bisect_reproducer`.
 
     Samples to measure on are `data` (with `labels`, or an array `labels` in its file), else the first calibration
     samples, else seeded noise. What is demanded is `min_sqnr`, the least SQNR of each output against the original, in
-    dB, or `max_drop`, how far `metric` may fall below the original's; both as in `optimize`. When neither is given, passes
-    that promise the same outputs must keep them but for rounding, see `api.rounding`. Other arguments as in `optimize`.
+    dB, or `max_drop`, how far `metric` may fall below the original's; both as in `optimize`. When neither is given,
+    passes that promise the same outputs must keep them but for rounding, see `api.rounding`. Other arguments as in
+    `optimize`.
 
     Raises:
         GraphoptError: something on the user's side is wrong.
@@ -85,6 +93,10 @@ def bisect(
     ranges = choice.settings.ranges if ranges is None else ranges
     if choice.has(Calibrate) and source is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
+    files = () if output is None else tuple(Path(output) / name for name in FILES)
+    for path in files:
+        if path.parent.is_dir():
+            check_output(path, (model, config, source, data, ranges))
     graph = load(model, base_dir=base_dir)
     given = None if source is None else open_samples(source, graph, "calibration data", preprocess)
     own = None if data is None else with_labels(open_samples(data, graph, "the data", preprocess), labels)
@@ -103,6 +115,18 @@ def bisect(
     fall = search.lossless(moments.kept) if judge is None else search.demanded(moments.kept, judge)
     if judge is not None and fall is None and not all(e.holds for e in search.evaluations):
         raise AccuracyError(_lost_before(judge, graph))
+    isolated = None if fall is None else isolate(fall, progress)
+    reproducer = None
+    notes: list[str] = []
+    if fall is not None and isolated is None:
+        notes.append("the changes of this pass can't be told apart: no part of them makes a model that holds it")
+    if fall is not None and output is not None:
+        scene = _scene(fall, isolated, moments.kept, choice.passes, ctx, samples)
+        reproducer = write_reproducer(scene, Path(output))
+        if reproducer is None:
+            notes.append("no reproducer: run on the model in front of it, the pass alone doesn't lose it")
+    if judge is None and fall is None and not all(pass_.lossless for pass_ in choice.passes):
+        notes.append("some passes are allowed to lose something: --min-sqnr or --max-drop look for what they lose")
     return Bisection(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
         pipeline=passes_to_text(choice.passes),
@@ -112,9 +136,27 @@ def bisect(
         else str(demanded),
         data=f"{counted(samples.count, 'sample')} of {samples.name}" if samples.count else samples.name,
         evaluations=tuple(search.evaluations),
+        result=search.result(moments.kept, judge) if fall is None else math.nan,
         boundary=None if fall is None else fall.boundary,
         seconds=time.perf_counter() - began,
+        blame=None if fall is None or isolated is None else blame_of(fall, isolated, choice.passes),
+        reproducer=reproducer,
+        notes=tuple(notes),
     )
+
+
+def _scene(
+    fall: Fall,
+    isolated: Isolated | None,
+    moments: Sequence[Moment],
+    passes: Sequence[Pass],
+    ctx: Context,
+    samples: Dataset,
+) -> Scene:
+    """From where the plan was begun that the guilty pass carries out, if there was one: no file holds a plan."""
+    first = fall.bad.plan_from or fall.bad.index
+    begin = next(moment for moment in reversed(moments) if moment.index < first)
+    return Scene(fall, isolated, begin, tuple(passes[first - 1 : fall.bad.index]), ctx, samples)
 
 
 def _noise(graph: Graph, threads: int | None) -> Dataset:

@@ -46,7 +46,7 @@ def rounding_demand(graph: Graph, samples: Dataset, threads: int | None, only: C
         floor = lowest_sqnr(Judge(Demand(SQNR, 0.0), exact, samples, threads).expected.compare(to_proto(graph)))
     except GraphoptError:  # a size was computed from what is no weight, and moved
         floor = math.inf
-    return Demand(SQNR, USUAL_DB if math.isinf(floor) else floor - MARGIN_DB)
+    return Demand(SQNR, USUAL_DB if math.isinf(floor) else round(floor - MARGIN_DB, 1))
 
 
 def _moved(graph: Graph, only: Collection[str] | None) -> list[tuple[Constant, NDArray[Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +55,15 @@ def bisect(
             "[default: what rounding allows, behind passes that promise the same outputs]",
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the reproducer. [default: a new graphopt-bisect-N here]",
+        ),
+    ] = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -79,7 +90,12 @@ def bisect(
             metric=metric,
             max_drop=max_drop,
             min_sqnr=min_sqnr,
+            output=_unused_folder() if output is None else output,
             threads=threads,
             progress=progress,
         )
     screen.show(bisection_page(found), found.to_dict())
+
+
+def _unused_folder() -> Path:
+    return next(folder for n in itertools.count(1) if not (folder := Path(f"graphopt-bisect-{n}")).exists())
