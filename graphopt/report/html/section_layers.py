@@ -95,10 +95,12 @@ def _row(
 
 
 def weight_bytes(graph: Graph, node: Node) -> int:
-    """Bytes of the constants that a node reads, itself or through DequantizeLinear, as a file holds them."""
+    """Bytes, as a file holds them, of the constants that a node reads, or that DequantizeLinear makes it of."""
     total = 0
     for tensor in node.inputs:
         producer = graph.producer(tensor)
-        stored = producer.inputs if producer is not None and producer.op == "DequantizeLinear" else [tensor]
-        total += sum(constant_bytes(t) for t in stored if isinstance(t, Constant))
+        dequantized = producer is not None and producer.op == "DequantizeLinear"
+        stored = producer.inputs if producer is not None and dequantized else [tensor]
+        if isinstance(stored[0], Constant):
+            total += sum(constant_bytes(t) for t in stored if isinstance(t, Constant))
     return total
