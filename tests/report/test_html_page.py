@@ -231,12 +231,24 @@ def test_nothing_is_wider_than_a_narrow_window(browser_page: Page, report: Path,
     assert browser_page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_is_printed_has_every_row_and_no_graph(page: Page) -> None:
+def test_what_is_printed_has_every_row_that_is_shown_and_no_graph(page: Page) -> None:
+    found = table(page, "layers")
+    sort(found, "SQNR")
+    found.get_by_placeholder("Filter").fill("layer1")
+    found.get_by_text(f"11 of {LAYERS + 5} rows").wait_for()
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("#layers .tabulator-print-table").first.locator("tbody tr").count() == LAYERS + 5
+    rows = sample_payload().sections[1].tables[0].rows
+    expected = sorted(float(row[1] or 0) for row in rows if str(row[0]).startswith("layer1"))
+    shown = page.locator("#layers .printed").first.locator("tbody tr td:nth-child(2)").all_inner_texts()
+    assert shown == [f"{value:.1f} dB" for value in expected]
+    assert page.locator("#remarks .printed tbody tr").count() == ROWS
+    assert page.locator("#remarks .printed").is_visible()
     assert not page.locator("#graph").is_visible()
     assert not page.locator(".contents").is_visible()
+    page.emulate_media(media="screen")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".printed").count() == 0
 
 
 def test_the_same_payload_gives_the_same_page() -> None:

@@ -27,10 +27,11 @@
       chart = new window.Chart(canvas, wanted);
     };
     box.style.height = `${config().height}px`;
-    whenNear(box, () => {
+    const show = () => {
       draw();
       drawn.add({ canvas, draw });
-    });
+    };
+    whenNear(box, show, true);
     return { box, redraw: () => chart !== null && draw() };
   }
 
@@ -188,7 +189,7 @@
       "aria-label": "Search charts",
       input: () => narrow(search.value),
     });
-    whenNear(stage, () => narrow(""));
+    whenNear(stage, () => narrow(""), true);
     stage.style.minHeight = "420px";
     return el("div", { class: "gallery" }, el("div", { class: "tools" }, previous, next, list, search, position), stage);
   };

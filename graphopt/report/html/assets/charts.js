@@ -55,6 +55,8 @@
       title: (hit) => data.items[order[hit[0].dataIndex]],
       label: (hit) => `${hit.dataset.label}: ${number(hit.raw)}`,
     };
+    const sum = (k) => data.values.reduce((total, values) => total + Math.abs(values[k] || 0), 0);
+    const front = data.series.map((_, k) => k).sort((a, b) => sum(a) - sum(b));
     return {
       height: named ? 56 + BAR * order.length * Math.max(1, data.series.length * 0.75) : 300,
       config: {
@@ -65,8 +67,10 @@
             label,
             data: order.map((i) => data.values[i][k]),
             backgroundColor: color(k),
-            barPercentage: 0.9,
+            barPercentage: named ? 0.9 : 1,
             categoryPercentage: 0.85,
+            grouped: named, // thin bars stand before each other, small ones in front
+            order: front.indexOf(k),
           })),
         },
         options,

@@ -70,8 +70,8 @@
     return (UNITS[unit] || plainNumber)(value).replace(/^-/, "−");
   }
 
-  /** Calls `show` once when `element` comes near the window, or when the page is printed. */
-  function whenNear(element, show) {
+  /** Calls `show` once when `element` comes near the window; if `forPrint`, also when the page is printed. */
+  function whenNear(element, show, forPrint = false) {
     let shown = false;
     const once = () => {
       if (shown) return;
@@ -83,7 +83,7 @@
       rootMargin: "600px",
     });
     watcher.observe(element);
-    window.addEventListener("beforeprint", once);
+    if (forPrint) window.addEventListener("beforeprint", once);
   }
 
   Object.assign(graphopt, { el, choice, number, whenNear });

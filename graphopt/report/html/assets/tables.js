@@ -69,7 +69,7 @@
     const words = Math.max(...title) + 38; // a title may take two lines
     const right = column.kind === "number";
     const wanted = Math.min(WIDEST[column.kind], Math.max(longest + 24, words));
-    const wraps = column.kind === "text" && longest > 240;
+    const wraps = column.kind === "text" && longest + 24 > NARROWEST;
     return {
       title: column.title,
       field: `c${index}`,
@@ -78,6 +78,7 @@
       minWidth: right ? wanted : Math.max(words, Math.min(wanted, NARROWEST)),
       widthGrow: right ? 0.2 : wanted / 100,
       headerWordWrap: true,
+      frozen: index === 0 && column.kind in LEADS,
       cssClass: `kind-${column.kind}${wraps ? " wraps" : ""}`,
       variableHeight: wraps,
       titleFormatter: () => el("span", {}, column.title),
@@ -137,13 +138,29 @@
       maxHeight: HEIGHT,
       columnDefaults: { headerSortTristate: true, resizable: "header" },
       placeholder: "nothing matches",
-      printAsHtml: true,
-      printRowRange: "active",
     });
     const toTop = () => (container.querySelector(".tabulator-tableholder").scrollTop = 0);
     table.on("dataSorted", (sorters) => sorters.length && setTimeout(toTop)); // it keeps the place when it draws
     table.on("dataFiltered", (_filters, left) => counted(left.length));
     return table;
+  }
+
+  /** On paper a table has all rows that it shows, in its order, also those that a grid hasn't drawn. */
+  function printed(data, rows) {
+    const head = el("tr", {}, ...data.columns.map(({ title }) => el("th", {}, title)));
+    const line = (row) => el("tr", {}, ...row.shown.map((text, k) => el("td", { class: `kind-${data.columns[k].kind}` }, text)));
+    return el("table", { class: "printed" }, el("thead", {}, head), el("tbody", {}, ...rows.map(line)));
+  }
+
+  function printable(container, data, rows) {
+    let paper = null;
+    window.addEventListener("beforeprint", () => {
+      if (paper === null && container.isConnected) container.after((paper = printed(data, rows())));
+    });
+    window.addEventListener("afterprint", () => {
+      if (paper !== null) paper.remove();
+      paper = null;
+    });
   }
 
   /**
@@ -172,6 +189,7 @@
       table = grid(container, data, rows, links, counted);
       container.style.minHeight = "";
     });
+    printable(container, data, () => (table === null ? rows : table.getRows("active").map((row) => row.getData())));
     const filter = (keeps) => table !== null && table.setFilter(keeps);
     const long = rows.length > ROWS_WITHOUT_TOOLS;
     return el(
