@@ -27,9 +27,10 @@
     const edges = Array.from(request.sources, (source, k) => ({ source, target: request.targets[k] }));
     const flipped = backEdges(count, edges);
     const ends = edges.map(({ source, target }, k) => (flipped[k] ? [target, source] : [source, target]));
-    const { ranks, sorted } = longestPaths(count, ends);
-    const forks = dominators(sorted, ends);
-    const joins = dominators([...sorted].reverse(), ends.map(([a, b]) => [b, a]));
+    const lines = ends.filter(([a, b]) => a !== b);
+    const { ranks, sorted } = longestPaths(count, lines);
+    const forks = dominators(sorted, lines);
+    const joins = dominators([...sorted].reverse(), lines.map(([a, b]) => [b, a]));
 
     // Slots: the nodes, then bends of edges that cross a rank, one for each source and rank.
     const rankOf = ranks.slice();
@@ -45,6 +46,7 @@
     };
     const ways = ends.map(([source, target]) => {
       const way = [];
+      if (source === target) return way;
       let last = source;
       for (let rank = ranks[source] + 1; rank < ranks[target]; rank++) {
         const key = source * 65536 + rank;
