@@ -50,13 +50,14 @@
       });
       this.cy.on("tap", "node", ({ target }) => this.tapNode(target.id()));
       this.cy.on("tap", "edge", ({ target }) => this.selectEdge(target.data("edge")));
-      this.canvas.addEventListener("pointerdown", () => this.canvas.focus({ preventScroll: true }));
+      // Behind Cytoscape's own listener, which takes the focus from everything when a button goes down.
+      this.canvas.addEventListener("click", () => this.canvas.focus({ preventScroll: true }));
       this.cy.on("tap", ({ target }) => target === this.cy && this.deselect());
       const first = this.model.steps.findIndex((_, k) => k > 0 && this.model.hasChanges(k));
       this.step = this.model.steps.length === 2 && first === 1 ? 1 : 0;
       this.ready = this.draw({});
-      // The wheel scrolls the page until the graph is clicked.
-      this.canvas.addEventListener("wheel", (event) => {
+      // The wheel scrolls the page until the graph is clicked. The root hears of it before Cytoscape does.
+      this.root.addEventListener("wheel", (event) => {
         const inside = document.activeElement === this.canvas || document.fullscreenElement !== null;
         this.cy.userZoomingEnabled(inside || event.ctrlKey);
       }, { capture: true, passive: true });
