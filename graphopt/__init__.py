@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from graphopt.errors import (
         AccuracyError,
         CalibrationError,
+        Cancelled,
         ConfigError,
         EmitError,
         GraphoptError,
@@ -79,6 +80,7 @@ _MODULES = {
     "graphopt.errors": (
         "AccuracyError",
         "CalibrationError",
+        "Cancelled",
         "ConfigError",
         "EmitError",
         "GraphoptError",
@@ -102,6 +104,7 @@ __all__ = [
     "Agreement",
     "Calibration",
     "CalibrationError",
+    "Cancelled",
     "ConfigError",
     "Constant",
     "Context",

@@ -43,6 +43,14 @@ class PassError(GraphoptError):
     """A pass can't do what it was asked to do on this model."""
 
 
+class Cancelled(BaseException):
+    """The run was ended from outside: by `cancel`, or by a `progress` function that raised this. No error of anybody.
+
+    It isn't an Exception, as KeyboardInterrupt and asyncio.CancelledError aren't, so that nothing on the way takes it
+    for a failure: no reproducer is written, and no second attempt is made.
+    """
+
+
 class InternalError(Exception):
     """A bug in graphopt: a pass left the graph invalid, or changed a result it promised to keep.
 

@@ -57,7 +57,8 @@ class OptimizeWeightScales(Pass):
         if not weights:
             return
         ranges, nodes = known_ranges(graph), {n.name: n for n in graph.nodes}
-        for weight, importance in self._importance(graph, ctx, weights):
+        for number, (weight, importance) in enumerate(self._importance(graph, ctx, weights)):
+            ctx.report("choosing scales of weights", number, len(weights))
             entry = weight.entry
             limit = entry.scheme.qmax
             rows = weight.rows()

@@ -11,6 +11,7 @@ from graphopt.api.ranges import Calibration, ranges_key
 from graphopt.calibration import DataHash, Preprocess, Source
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, load
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import Calibrate
 from graphopt.passes.protect_small_values import ProtectSmallValues
 from graphopt.pipeline import PassManager
@@ -21,6 +22,7 @@ from graphopt.report.samples import open_samples
 from graphopt.targets import Target
 
 
+@cancellable
 def calibrate(
     model: object,
     calibration_data: Source,
@@ -39,6 +41,7 @@ def calibrate(
     resources: Resources | None = None,
     histograms: bool = False,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Calibration:
     """Run a pipeline up to its `calibrate`, and give back the ranges instead of a model. Arguments as in `optimize`.
 
@@ -47,6 +50,7 @@ def calibrate(
     Raises:
         GraphoptError: something on the user's side is wrong.
         InternalError: a pass broke the model.
+        Cancelled: the run was ended from outside.
     """
     choice = choose_pipeline(
         target,

@@ -75,9 +75,15 @@ class Choice:
     def context(
         self, calibration: Dataset | None, threads: int | None, progress: Progress | None, resources: Resources | None
     ) -> Context:
-        """What the passes of one run are given; walks over the samples are reported to `progress`."""
+        """What the passes of one run are given; what goes on is reported to `progress`."""
         samples = None if calibration is None else reported(calibration, "calibrating", progress)
-        return Context(target=self.target, calibration=samples, threads=threads, resources=resources or Resources())
+        return Context(
+            target=self.target,
+            calibration=samples,
+            threads=threads,
+            resources=resources or Resources(),
+            progress=progress,
+        )
 
 
 def choose_pipeline(

@@ -11,6 +11,7 @@ from graphopt.backends.layer_errors import ErrorReport, measure_layers
 from graphopt.backends.layer_pairs import pair_layers
 from graphopt.calibration import Preprocess, Source
 from graphopt.ir import load
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes import find_pass
 from graphopt.passes.lower_integer_operators import LowerIntegerOperators
 from graphopt.passes.presets import FLOAT
@@ -22,6 +23,7 @@ from graphopt.report.measure import runnable
 from graphopt.report.samples import open_samples, reported, with_labels
 
 
+@cancellable
 def compare(
     reference: object,
     other: object,
@@ -33,6 +35,7 @@ def compare(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Agreement:
     """Run two models on the same samples in onnxruntime and measure how far `other` is from `reference`.
 
@@ -47,9 +50,11 @@ def compare(
         base_dir: as in `optimize`.
         threads: as in `optimize`.
         progress: as in `optimize`.
+        cancel: as in `optimize`.
 
     Raises:
         GraphoptError: a model or the samples can't be read or run, or the models have different outputs.
+        Cancelled: the run was ended from outside.
     """
     graphs = load(reference, base_dir=base_dir), load(other, base_dir=base_dir)
     samples = reported(
@@ -62,6 +67,7 @@ def compare(
     return compare_models(first, second, samples, threads=threads)
 
 
+@cancellable
 def compare_layers(
     reference: object,
     quantized: object,
@@ -72,6 +78,7 @@ def compare_layers(
     threads: int | None = None,
     memory_budget: int | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> ErrorReport:
     """What each layer of a Q/DQ model loses, alone and in the whole model, see `backends.layer_errors`.
 
@@ -85,9 +92,11 @@ def compare_layers(
         threads: as in `optimize`.
         memory_budget: bytes that fetched tensors may take; None means a quarter of the memory that is available.
         progress: as in `optimize`.
+        cancel: as in `optimize`.
 
     Raises:
         GraphoptError: a model or the samples can't be read or run, or the models have different inputs.
+        Cancelled: the run was ended from outside.
     """
     given, simplified, other = (load(model, base_dir=base_dir) for model in (reference, reference, quantized))
     PassManager([LowerIntegerOperators()]).run(other, Context())

@@ -23,6 +23,7 @@ from graphopt.api.verifying import check_verifiable, prove
 from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, load, to_proto
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
 from graphopt.pipeline import Context, Instrument, PassManager
@@ -71,6 +72,7 @@ class Result:
         save_result(self.graph, path, self.target, external_data=external_data)
 
 
+@cancellable
 def optimize(
     model: object,
     *,
@@ -104,6 +106,7 @@ def optimize(
     resources: Resources | None = None,
     instruments: Sequence[Instrument] | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Result:
     """Compile a model for a target, and measure the result against the original when there are samples.
 
@@ -152,13 +155,17 @@ def optimize(
         threads: threads of onnxruntime; None lets it take the cores.
         resources: workers, execution providers, memory and checkpoint of calibration, see `Resources`.
         instruments: what watches the passes; None: `Reproducer` and `Verify`.
-        progress: called as work goes on with (what is done, steps done, steps in all or None).
+        progress: called as work goes on with (what is done, steps done, steps in all or None), by the thread that
+            called `optimize`. It may raise `Cancelled` to end the run.
+        cancel: ends the run, too, when it is set or returns True: a threading.Event, or a function. It is asked between
+            passes, samples, model calls and layers.
 
     Raises:
         GraphoptError: something on the user's side is wrong; nothing was written then.
         AccuracyError: `max_drop` or `min_sqnr` can't be held, even with all layers in float; nothing was written.
         VerificationError: with `verify`, the result doesn't run as planned; nothing was written.
         InternalError: a pass broke the model, which is a bug; `reproducer` is a folder that shows it.
+        Cancelled: the run was ended from outside; nothing was written, but for `Resources.checkpoint`.
     """
     began = time.perf_counter()
     choice = choose_pipeline(

@@ -10,6 +10,7 @@ from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.calibration import Preprocess, Source
 from graphopt.errors import CalibrationError
 from graphopt.ir import load
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import History, Reproducer, Verify
@@ -19,6 +20,7 @@ from graphopt.report.trace import Life, life_of
 from graphopt.targets import Target
 
 
+@cancellable
 def trace(
     model: object,
     nodes: Sequence[str],
@@ -38,6 +40,7 @@ def trace(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> list[Life]:
     """Run a pipeline and tell what became of `nodes`: names of nodes of the model as it comes, of the result, or of
     anything in between. Nothing is written. Other arguments as in `optimize`.
@@ -45,6 +48,7 @@ def trace(
     Raises:
         GraphoptError: something on the user's side is wrong: a ConfigError for a name that no graph of the run has.
         InternalError: a pass broke the model.
+        Cancelled: the run was ended from outside.
     """
     choice = choose_pipeline(
         target, preset=preset, config=config, passes=passes, prune=prune, skip=skip, keep_float=keep_float,

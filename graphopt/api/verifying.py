@@ -20,6 +20,7 @@ from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import ConfigError, GraphoptError, UnsupportedError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.ir.block_weights import INT4_WEIGHTS
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.ir.read import read_source
 from graphopt.pipeline.passes import Progress
 from graphopt.report.measure import runnable
@@ -36,6 +37,7 @@ class VerificationError(GraphoptError):
         self.verification = verification
 
 
+@cancellable
 def verify(
     model: object,
     target: str | Target,
@@ -50,6 +52,7 @@ def verify(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Verification:
     """Run or build a quantized model in the target's engine, and say of every planned node what it computes in.
 
@@ -68,9 +71,11 @@ def verify(
         base_dir: as in `optimize`.
         threads: of the engine; None lets it choose.
         progress: as in `optimize`.
+        cancel: as in `optimize`.
 
     Raises:
         GraphoptError: a model or the samples can't be read or run, or the engine isn't installed.
+        Cancelled: the run was ended from outside.
     """
     aim = find_target(target)
     engine = find_engine(aim)

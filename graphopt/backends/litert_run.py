@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphopt.backends.litert_model import file_bytes, read_model
 from graphopt.errors import CalibrationError, UnsupportedError, one_line
+from graphopt.ir.cancelling import check_cancelled
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter, TensorDetails
@@ -46,6 +47,7 @@ def run(
     inputs = dict(zip(model.inputs, interpreter.get_input_details(), strict=True))
     outputs = dict(zip(model.outputs, interpreter.get_output_details(), strict=True))
     for index, feed in enumerate(feeds):
+        check_cancelled()
         if missing := [name for name in inputs if name not in feed]:
             raise CalibrationError(f"sample {index} lacks the input '{missing[0]}'")
         try:

@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from graphopt.backends.precision import EnginePrecision, NodePrecision, Planned
 from graphopt.errors import CalibrationError, UnsupportedError
 from graphopt.ir.block_weights import INT4_WEIGHTS
+from graphopt.ir.cancelling import check_cancelled
 from graphopt.ir.read import read_source
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def run(
     """
     compiled = compile_model(model, threads)
     for index, feed in enumerate(feeds):
+        check_cancelled()
         try:
             results = compiled(dict(feed))
         except RuntimeError as error:

@@ -20,6 +20,7 @@ from onnx import GraphProto, ModelProto
 from graphopt.backends.kernel_times import FEWEST_RUNS, MOST_RUNS, WARM_UP, KernelTime, undisturbed
 from graphopt.backends.openvino import LINEAR_LAYERS, compile_model, merged_readers, whole_name
 from graphopt.errors import CalibrationError
+from graphopt.ir.cancelling import check_cancelled
 from graphopt.ir.ops import LINEAR
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _measure(
         prepared = {layer.kernel.name: layer.kernel.seconds for layer in _layers(compiled)}
         end, runs = time.perf_counter() + seconds, 0
         while runs < FEWEST_RUNS or (runs < MOST_RUNS and time.perf_counter() < end):
+            check_cancelled()
             compiled(dict(next(samples)))
             runs += 1
     except RuntimeError as error:

@@ -24,6 +24,7 @@ from graphopt.calibration.shapes import infer
 from graphopt.calibration.statistics import Statistic
 from graphopt.calibration.weights import Detached, detach
 from graphopt.calibration.workers import WorkerPool
+from graphopt.ir.cancelling import check_cancelled
 
 # Called after each sample with how many are done, and how many there are (None: not known).
 Progress = Callable[[int, int | None], None]
@@ -157,6 +158,7 @@ class _Run:
         saved = monotonic()
         try:
             for index, feed in enumerate(samples):
+                check_cancelled()
                 if self.checkpoint is not None or self.data is not None:
                     digest = sample_digest(feed)
                     order.add(digest)

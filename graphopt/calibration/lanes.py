@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from graphopt.calibration.budget import LANES, available_cores
+from graphopt.ir.cancelling import check_cancelled
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -33,6 +34,7 @@ def in_lanes(function: Callable[[_Item], _Result], items: Iterable[_Item], lanes
     with ThreadPoolExecutor(lanes, thread_name_prefix="lane") as pool:
         try:
             for item in items:
+                check_cancelled()
                 while len(running) > lanes:
                     yield running.popleft().result()
                 running.append(pool.submit(function, item))

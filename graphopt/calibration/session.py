@@ -19,6 +19,7 @@ from onnx import ModelProto, TensorProto, helper
 from graphopt.calibration.brain_floats import has_bfloat16, in_float32
 from graphopt.calibration.weights import Detached, detach
 from graphopt.errors import CalibrationError, ConfigError, UnsupportedError, nearest, one_line
+from graphopt.ir.cancelling import check_cancelled
 
 # True: everything onnxruntime has; "basic": only rewrites that stay in standard ONNX; False: the model as it is.
 Optimize = bool | Literal["basic"]
@@ -129,7 +130,9 @@ def run_session(
 
     Raises:
         CalibrationError: onnxruntime failed on it; the message starts with `where`.
+        Cancelled: the run shall end before.
     """
+    check_cancelled()
     try:
         return session.run(outputs, feed)
     except Exception as error:  # onnxruntime's exceptions share no base class

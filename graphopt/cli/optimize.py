@@ -12,7 +12,7 @@ from graphopt import api
 from graphopt.analysis.macs import layer_macs
 from graphopt.api.choice import ASSIGNING, MIXED
 from graphopt.cli import inside, options
-from graphopt.cli.screen import PassProgress, Screen
+from graphopt.cli.screen import Screen
 from graphopt.errors import ConfigError
 from graphopt.ir.files import check_output_path
 from graphopt.pipeline.instruments import Timing
@@ -151,8 +151,6 @@ def optimize(
     )
     try:
         with screen.working() as progress:
-            if progress is not None:
-                watching.insert(0, PassProgress(progress))
             result = api.optimize(
                 model,
                 target=target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -16,8 +16,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from graphopt.errors import one_line
-from graphopt.ir import Graph
-from graphopt.pipeline import Context, Instrument, Pass, PassRecord
 from graphopt.pipeline.passes import Progress as Report
 from graphopt.report import Document, Line, Table, to_text
 
@@ -55,24 +53,6 @@ class Screen:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
                 yield _reporter(bars)
-
-
-class PassProgress(Instrument):
-    """Reports how many passes have run."""
-
-    def __init__(self, progress: Report) -> None:
-        self.progress = progress
-        self.count = 0
-
-    def start(self, passes: Sequence[Pass], graph: Graph, ctx: Context) -> None:
-        """Take the number of passes."""
-        del graph, ctx
-        self.count = len(passes)
-
-    def after_pass(self, pass_: Pass, record: PassRecord, graph: Graph, ctx: Context) -> None:
-        """One more is done."""
-        del pass_, graph, ctx
-        self.progress("rewriting", record.index, self.count)
 
 
 def _reporter(bars: Progress) -> Report:

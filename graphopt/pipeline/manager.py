@@ -31,12 +31,14 @@ class PassManager:
         Raises:
             GraphoptError: raised by a pass; its message starts with the pass's name.
             InternalError: a pass failed in any other way, or an instrument caught it breaking the graph.
+            Cancelled: the run was ended from outside; instruments aren't told, and the graph is of no use.
         """
         fill_types(graph)
         for instrument in self.instruments:
             instrument.start(self.passes, graph, ctx)
         records: list[PassRecord] = []
         for index, pass_ in enumerate(self.passes, start=1):
+            ctx.report("rewriting", index - 1, len(self.passes))
             ctx.remarks.current = pass_.name
             stopped_by = next((i for i in self.instruments if not i.should_run(pass_, index)), None)
             if stopped_by is not None:
@@ -49,6 +51,7 @@ class PassManager:
                 raise
             finally:
                 ctx.remarks.current = ""
+        ctx.report("rewriting", len(self.passes), len(self.passes))
         for instrument in reversed(self.instruments):
             with _bugs_are_ours(f"{type(instrument).__name__} at the end"):
                 instrument.finish(graph, ctx)

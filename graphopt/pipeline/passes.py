@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from onnx import ModelProto
 
 from graphopt.ir import Graph
+from graphopt.ir.cancelling import check_cancelled
 from graphopt.pipeline.remarks import Remarks
 from graphopt.quant import Range
 from graphopt.targets.spec import Target
@@ -54,7 +55,7 @@ class Context:
     before it chose by the samples, under names of their own: it is saved with the ranges, which depend on it, and comes
     back among `ranges`. `reference` is the float model as it was before a pass first changed a weight at the expense of
     the outputs; None until then. `elimination` is what `eliminate-channels` did, `precision` what
-    `assign-precision` did.
+    `assign-precision` did. `progress` is told what goes on in `report`.
     """
 
     remarks: Remarks = field(default_factory=Remarks)
@@ -70,6 +71,17 @@ class Context:
     reference: ModelProto | None = None
     elimination: Elimination | None = None
     precision: PrecisionChoice | None = None
+    progress: Progress | None = None
+
+    def report(self, what: str, done: int, total: int | None = None) -> None:
+        """Say how far work has come, between two steps of it.
+
+        Raises:
+            Cancelled: the run shall end here.
+        """
+        check_cancelled()
+        if self.progress is not None:
+            self.progress(what, done, total)
 
 
 @dataclass(frozen=True)

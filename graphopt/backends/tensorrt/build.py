@@ -21,6 +21,7 @@ from graphopt.backends.tensorrt.names import NodeNames, rename_nodes
 from graphopt.backends.tensorrt.sizes import input_sizes
 from graphopt.calibration.session import MAX_INLINE_BYTES, inline_bytes
 from graphopt.errors import ConfigError, UnsupportedError, nearest, one_line
+from graphopt.ir.cancelling import run_process
 from graphopt.ir.read import read_source
 
 PACKAGE = "tensorrt-rtx"
@@ -195,9 +196,7 @@ class _Workspace:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         command = [sys.executable, "-m", "graphopt.backends.tensorrt.worker"]
         try:
-            done = subprocess.run(
-                command, input=json.dumps(request).encode(), capture_output=True, env=env, timeout=self._timeout
-            )
+            done = run_process(command, json.dumps(request).encode(), env, self._timeout)
         except subprocess.TimeoutExpired:
             raise UnsupportedError(
                 f"TensorRT-RTX didn't end within {self._timeout:g} s: give it more time, or a smaller model"
