@@ -32,6 +32,7 @@ CATALOGUE: dict[str, str] = {
     "merge-duplicates": "graphopt.passes.merge_duplicates:MergeDuplicates",
     "fold-pad": "graphopt.passes.fold_pad:FoldPad",
     "fold-gemm-factors": "graphopt.passes.fold_gemm_factors:FoldGemmFactors",
+    "split-sequences": "graphopt.passes.split_sequences:SplitSequences",
     "split-sums": "graphopt.passes.split_sums:SplitSums",
     "eliminate-dead-channels": "graphopt.passes.eliminate_dead_channels:EliminateDeadChannels",
     "fuse-matmul-add": "graphopt.passes.fuse_matmul_add:FuseMatMulAdd",

@@ -31,6 +31,7 @@ FLOAT = (
     "remove-dead",
     "fold-constants",
     "remove-noops",
+    "split-sequences",
     "split-sums",
     "fold-pad",
     "fold-batch-norm",
