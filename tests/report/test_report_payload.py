@@ -106,8 +106,8 @@ def test_every_pass_has_its_row(quantized) -> None:
     assert sum(row["share"] for row in rows) == pytest.approx(100, rel=1e-3)
     for row, record in zip(rows, result.report.passes, strict=True):
         assert (row["nodes"], row["weights"]) == (record.nodes_after, record.bytes_after)
-        assert row["added"] - row["removed"] == record.nodes_after - record.nodes_before
-        assert row["applied"] == record.remarks.get("applied", 0)
+        assert (row["added"] or 0) - (row["removed"] or 0) == record.nodes_after - record.nodes_before
+        assert row["applied"] == record.remarks.get("applied")
         checked = record.changed and record.name in ("fold-constants", "fold-batch-norm")
         assert (row["outputs"] == "the same as before") == checked
 
@@ -118,7 +118,8 @@ def test_layers_are_what_was_planned_and_what_runs(quantized) -> None:
     rows = {row["node"]: row for row in table(section(data, "layers"), "Layers")}
     for node in verified.precision.nodes:
         row = rows[node.planned.name]
-        assert (row["planned"], row["computes in"], row["kernel"]) == ("int8", node.precision, node.layer)
+        assert (row["planned"], row["computes in"]) == ("int8", node.precision)
+        assert node.layer == f"{row['kernel']} '{node.planned.name}'"
     convolutions = [row for row in rows.values() if row["operator"] == "Conv"]
     assert sum(row["of all"] for row in rows.values() if row["of all"]) == pytest.approx(100, rel=1e-4)
     # Of the first: 16 filters of 3×3, and 16 biases in 4 bytes; each channel of both has a scale and a zero point.
@@ -190,7 +191,7 @@ def test_an_engine_that_is_missing_is_a_note_with_the_mend(monkeypatch: pytest.M
     said = [text for text in section(data, "summary")["text"] if "graphopt[openvino]" in text]
     assert len(said) == 2  # what it makes of the result, and latency
     assert Path(result.report.output).exists()
-    assert {row["computes in"] for row in table(section(data, "layers"), "Layers")} == {""}
+    assert "computes in" not in table(section(data, "layers"), "Layers")[0]
 
 
 def test_an_engine_that_fails_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_the_guard_shows_the_run_that_ships(tmp_path: Path) -> None:
     assert all(layers[name]["why"] == "turned back by the accuracy guard" for name in turned)
     remarks = table(section(data, "remarks"), "Remarks")
     assert len(remarks) == len(result.report.remarks)
-    assert [r["step"] for r in remarks if r["pass"] == "accuracy-guard"] == [None] * (len(turned) + 1)
+    assert [r["step"] for r in remarks if r["said by"] == "accuracy-guard"] == [None] * (len(turned) + 1)
     shown = {node["name"]: node for node in data["graph"]["nodes"]}
     assert "kept in float" in shown[turned[0]]["badges"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.ir import Graph
 from graphopt.pipeline.instruments.history import History
+from graphopt.report.html.payload import Cell, Column, TableData
 from graphopt.report.summary import Report
 
 if TYPE_CHECKING:  # these bring onnxruntime or scipy in
@@ -90,6 +91,13 @@ class Gathered:
 def sentence(text: str) -> str:
     """A phrase of ours as a sentence."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def filled(title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], note: str = "") -> TableData:
+    """A table without the columns in which nothing stands."""
+    shown = [place for place in range(len(columns)) if any(row[place] not in (None, "") for row in rows)]
+    cells = tuple(tuple(row[place] for place in shown) for row in rows)
+    return TableData(title, tuple(columns[place] for place in shown), cells, note)
 
 
 def finite(value: float | None) -> float | None:

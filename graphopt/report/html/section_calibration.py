@@ -11,8 +11,8 @@ import numpy as np
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.plots import bars
 from graphopt.ir import Graph, fixed_value
-from graphopt.report.html.gathered import Gathered, finite, sentence
-from graphopt.report.html.payload import Cell, Column, HistogramData, Section, TableData
+from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.payload import Cell, Column, HistogramData, Section
 from graphopt.report.units import counted, percent_text
 
 BARS = 200
@@ -64,7 +64,7 @@ def calibration_section(found: Gathered) -> Section | None:
         "calibration",
         "Calibration",
         tuple(_text(found, seen, chosen)),
-        tables=(TableData("Activations", _COLUMNS, rows),) if rows else (),
+        tables=(filled("Activations", _COLUMNS, rows),) if rows else (),
         gallery=tuple(_histogram(name, h, chosen.get(name)) for name, h in seen.items()),
     )
 

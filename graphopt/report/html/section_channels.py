@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.analysis.elimination_record import Elimination, GroupElimination
 from graphopt.report.coupling import CouplingReport
-from graphopt.report.html.gathered import Gathered, finite, sentence
+from graphopt.report.html.gathered import Gathered, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, HistogramData, Section, TableData
 from graphopt.report.units import count_text, counted, names_text, percent_text, seconds_text
 
@@ -32,7 +32,7 @@ def _eliminated(found: Elimination) -> Section:
         Column("why it is whole"),
     )
     rows = tuple(_group_row(group) for group in found.groups)
-    tables = [TableData("Groups of channels", columns, rows)]
+    tables = [filled("Groups of channels", columns, rows)]
     if found.frozen:
         frozen = (Column("group", "tensor"), Column("units", "number", "count"), Column("layers"), Column("why"))
         kept = tuple((_tensor(g.name), g.units, names_text(g.layers), g.reason) for g in found.frozen)

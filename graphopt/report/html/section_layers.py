@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.to_proto import constant_bytes
-from graphopt.report.html.gathered import Gathered, finite, sentence
-from graphopt.report.html.payload import Cell, Column, Section, TableData
+from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.payload import Cell, Column, Section
 
 _COLUMNS = (
     Column("node", "node"),
@@ -37,7 +37,7 @@ def layers_section(found: Gathered) -> Section | None:
     rows = tuple(_row(found, name, nodes.get(name), ops.get(name, ""), reasons, whole) for name in names)
     return Section(
         "layers", "Layers and their precision", tuple(_text(found)), warnings=tuple(_warnings(found)),
-        tables=(TableData("Layers", _COLUMNS, rows),),
+        tables=(filled("Layers", _COLUMNS, rows),),
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def _warnings(found: Gathered) -> Iterator[str]:
 
 
 def _reasons(found: Gathered) -> Mapping[str, str]:
-    reasons = {layer.name: layer.reason for layer in found.report.layers}
+    reasons = {layer.name: layer.reason for layer in found.report.layers if not layer.integer}
     return reasons | {name: node.reason for name, node in found.engine_nodes.items() if not node.as_planned}
 
 
@@ -85,7 +85,7 @@ def _row(
         op if node is None else node.op,
         found.planned.get(name, ""),
         "" if seen is None else seen.precision,
-        "" if seen is None else seen.layer or "none",
+        "" if seen is None else seen.layer.removesuffix(f" '{name}'") or "none",
         macs,
         None if macs is None else 100 * macs / whole,
         None if node is None else weight_bytes(found.graph, node) or None,

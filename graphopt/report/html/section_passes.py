@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphopt.report.html.gathered import Gathered
-from graphopt.report.html.payload import Bars, Cell, Column, GraphSteps, Section, Step, TableData
+from graphopt.report.html.gathered import Gathered, filled
+from graphopt.report.html.payload import Bars, Cell, Column, GraphSteps, Section, Step
 from graphopt.report.units import seconds_text
 
 _COLUMNS = (
     Column("pass", "step"),
-    Column("options"),
     Column("time", "number", "seconds"),
     Column("share", "number", "percent"),
     Column("nodes", "number", "count"),
@@ -23,6 +22,7 @@ _COLUMNS = (
     Column("declined", "number", "count"),
     Column("notes", "number", "count"),
     Column("outputs"),
+    Column("options"),
 )
 
 
@@ -44,7 +44,7 @@ def passes_section(found: Gathered, graph: GraphSteps) -> Section | None:
         ("",) * len(steps),
         tuple((step.seconds,) for _, step in steps),
     )
-    return Section("passes", "Passes", (text,), tables=(TableData("Passes", _COLUMNS, rows),), charts=(times,))
+    return Section("passes", "Passes", (text,), tables=(filled("Passes", _COLUMNS, rows),), charts=(times,))
 
 
 def step_figures(found: Gathered) -> Mapping[int, Sequence[tuple[str, str]]]:
@@ -61,16 +61,16 @@ def _row(place: int, step: Step, whole: float) -> tuple[Cell, ...]:
     said = Counter(remark.kind for remark in step.remarks)
     return (
         place,
-        step.options,
         step.seconds,
         None if step.seconds is None else 100 * step.seconds / whole,
         step.nodes[1],
-        len(step.removed),
-        len(step.added),
-        len(step.edits),
+        len(step.removed) or None,
+        len(step.added) or None,
+        len(step.edits) or None,
         step.nbytes[1],
-        said["applied"],
-        said["declined"],
-        said["note"],
+        said["applied"] or None,
+        said["declined"] or None,
+        said["note"] or None,
         dict(step.figures).get("outputs") or ("promised the same" if step.lossless else "may change"),
+        step.options,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from graphopt.report.guarding import Guarded, value_text
-from graphopt.report.html.gathered import Gathered, finite, sentence
+from graphopt.report.html.gathered import Gathered, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Point, Scatter, Section, TableData, Unit
 from graphopt.report.precision import Candidate, Mixed, candidate_seconds, shares_text
 from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
@@ -91,18 +91,7 @@ def _candidates(mixed: Mixed) -> TableData:
         Column("result"),
     )
     rows = tuple(_candidate(c, mixed) for c in mixed.candidates)
-    dull = {"top1", "sqnr"}
-    shown = [
-        place
-        for place, column in enumerate(columns)
-        if column.title not in dull and any(row[place] not in (None, "") for row in rows)
-    ]
-    return TableData(
-        "Candidates",
-        tuple(columns[place] for place in shown),
-        tuple(tuple(row[place] for place in shown) for row in rows),
-        "No SQNR stands for the same outputs as the original's.",
-    )
+    return filled("Candidates", columns, rows, "No SQNR stands for the same outputs as the original's.")
 
 
 def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
@@ -110,7 +99,7 @@ def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
         c.name,
         shares_text(c.shares),
         None if c.accuracy is None else 100 * c.accuracy,
-        finite(c.value),
+        None if mixed.metric in ("top1", "sqnr") else finite(c.value),
         finite(c.sqnr_db),
         candidate_seconds(c, mixed),
         None if c.latency is None else c.latency.speedup,
@@ -150,7 +139,7 @@ def _regions(choice: PrecisionChoice) -> TableData:
             choice.reasons.get(region.name, ""),
         ))  # fmt: skip
     note = "A region is what the target runs as one kernel; errors are relative powers of noise at the outputs."
-    return TableData("Assignment", columns, tuple(rows), note)
+    return filled("Assignment", columns, rows, note)
 
 
 def _front(choice: PrecisionChoice) -> Scatter:

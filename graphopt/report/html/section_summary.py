@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphopt.report.html.gathered import Gathered, finite, sentence
+from graphopt.report.html.gathered import Gathered, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Section, TableData, Tone
 from graphopt.report.summary import LOST_ACCURACY, LOW_SQNR_DB
 from graphopt.report.units import (
@@ -152,9 +152,9 @@ def _tables(found: Gathered) -> Iterator[TableData]:
             finite(output.max_error),
             finite(100 * output.relative_error),
             None if output.top1_agreement is None else 100 * output.top1_agreement,
-            output.mismatched,
+            output.mismatched or None,
         )
         for output in measured.agreement.outputs
     )
     exact = any(row[1] is None for row in rows)
-    yield TableData("Outputs", _OUTPUTS, rows, "No SQNR stands for an exact output." if exact else "")
+    yield filled("Outputs", _OUTPUTS, rows, "No SQNR stands for an exact output." if exact else "")
