@@ -129,6 +129,15 @@ def test_numbers_are_sorted_by_value_and_what_is_missing_comes_last_both_ways(pa
     assert column(found, 1)[-2:] == [f"{ascending[0]:.1f} dB", ""]
 
 
+def test_tables_are_sorted_from_the_keyboard(page: Page) -> None:
+    found = table(page, "layers")
+    found.get_by_role("button", name="weights").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    found.locator("[role=columnheader][aria-sort=descending]").wait_for()
+    assert column(found, 2)[:2] == ["3.5 MB", "3.4 MB"]
+
+
 def test_text_is_sorted_as_people_count(page: Page) -> None:
     found = table(page, "layers")
     sort(found, "tensor")

@@ -10,7 +10,7 @@
   const HEIGHT = 480; // px; longer tables scroll and draw only the rows in sight
   const ROW = 29; // px, as page.css has it
   const MEASURED = 400; // rows that a column's width is taken from
-  const NARROWEST = 180; // px that a column of long texts can do with
+  const NARROWEST = { node: 220, tensor: 200, step: 210, text: 160 }; // px that a column of long texts can do with
   const WIDEST = { node: 320, tensor: 320, step: 240, text: 620, number: 160 };
   const LEADS = {
     node: (links, name, step) => links.node(name, step),
@@ -69,19 +69,19 @@
     const words = Math.max(...title) + 38; // a title may take two lines
     const right = column.kind === "number";
     const wanted = Math.min(WIDEST[column.kind], Math.max(longest + 24, words));
-    const wraps = column.kind === "text" && longest + 24 > NARROWEST;
+    const wraps = column.kind === "text" && longest + 24 > NARROWEST.text;
     return {
       title: column.title,
       field: `c${index}`,
       hozAlign: right ? "right" : "left",
       headerHozAlign: right ? "right" : "left",
-      minWidth: right ? wanted : Math.max(words, Math.min(wanted, NARROWEST)),
+      minWidth: right ? wanted : Math.max(words, Math.min(wanted, NARROWEST[column.kind])),
       widthGrow: right ? 0.2 : wanted / 100,
       headerWordWrap: true,
       frozen: index === 0 && column.kind in LEADS,
       cssClass: `kind-${column.kind}${wraps ? " wraps" : ""}`,
       variableHeight: wraps,
-      titleFormatter: () => el("span", {}, column.title),
+      titleFormatter: () => el("button", { type: "button", class: "sort" }, column.title), // for the keyboard
       formatter: (cell) => cellNode(cell.getValue(), column, cell.getData()[`c${stepAt}`], links),
       sorter: (a, b, _rowA, _rowB, _column, direction) =>
         column.kind === "step" && a !== null && b !== null ? a - b : compare(a, b, direction),
@@ -138,6 +138,11 @@
       maxHeight: HEIGHT,
       columnDefaults: { headerSortTristate: true, resizable: "header" },
       placeholder: "nothing matches",
+    });
+    table.on("tableBuilt", () => {
+      // Tabulator makes the element that scrolls no part of the grid, and the one in it a group of rows.
+      container.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
+      container.querySelector(".tabulator-table").setAttribute("role", "presentation");
     });
     const toTop = () => (container.querySelector(".tabulator-tableholder").scrollTop = 0);
     table.on("dataSorted", (sorters) => sorters.length && setTimeout(toTop)); // it keeps the place when it draws
