@@ -7,6 +7,7 @@ TOML knows no null: the word `none` means None for an option that may be None (u
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 from collections.abc import Iterable, Mapping
@@ -149,6 +150,7 @@ def _check(pass_type: type[Pass], name: str, hint: Any, value: Any) -> Any:
     ) from reason
 
 
+@functools.cache
 def _hints(pass_type: type[Pass]) -> dict[str, Any]:
     return get_type_hints(pass_type, include_extras=True)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +18,11 @@ from tests.pipeline.toys import Nothing
 
 def install(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
     """Make other packages bring passes: name (with _ for -) → "module:Class"."""
-    found = [EntryPoint(name.replace("_", "-"), value, "graphopt.passes") for name, value in points.items()]
+    bring(monkeypatch, *(EntryPoint(name.replace("_", "-"), v, "graphopt.passes") for name, v in points.items()))
 
-    def entry_points(*, group: str) -> list[EntryPoint]:
-        assert group == "graphopt.passes"
-        return found
 
-    monkeypatch.setattr(graphopt.pipeline.naming, "entry_points", entry_points)
+def bring(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    monkeypatch.setattr(graphopt.pipeline.naming, "_entry_points", lambda places: points)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -47,6 +47,21 @@ def test_another_packages_pass_is_found_and_listed(monkeypatch: pytest.MonkeyPat
     assert [i.name for i in all_passes()] == [*CATALOGUE, "nothing"]
     with pytest.raises(ConfigError, match="did you mean 'nothing'"):
         find_pass("nothin")
+
+
+def test_a_package_that_is_installed_later_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="there is no pass 'nothing'"):
+        find_pass("nothing")
+    installed = tmp_path / "toys-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: toys\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[graphopt.passes]\nnothing = tests.pipeline.toys:Nothing\n")
+    assert find_pass("nothing") is Nothing
+    assert all_passes()[-1].package == "toys"
+    shutil.rmtree(installed)
+    with pytest.raises(ConfigError, match="there is no pass 'nothing'"):
+        find_pass("nothing")
 
 
 @pytest.mark.parametrize(
@@ -78,8 +93,7 @@ def test_another_package_can_not_replace_a_pass_of_ours(monkeypatch: pytest.Monk
 
 
 def test_two_packages_can_not_bring_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("twice", f"package_{x}:P", "graphopt.passes") for x in "ab"]
-    monkeypatch.setattr(graphopt.pipeline.naming, "entry_points", lambda group: points)  # type: ignore[misc]
+    bring(monkeypatch, *(EntryPoint("twice", f"package_{x}:P", "graphopt.passes") for x in "ab"))
     with pytest.raises(ConfigError, match=r"'twice' is brought by .*package_a.* and .*package_b"):
         find_pass("twice")
 
