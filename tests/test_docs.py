@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from urllib.parse import urlparse
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_files_and_modules_that_are_named_exist(path: Path) -> None:
     assert [name for name in files if not (ROOT / name).exists()] == []
     modules = [m[1] for span in spans if (m := re.match(r"python -m ((?:graphopt|benchmarks)[\w.]*)", span))]
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    public = [m[0] for span in spans if (m := re.match(r"graphopt(?:\.\w+)+", span)) and "." in m[0]]
+    assert [name for name in public if not is_defined(name)] == []
+
+
+def is_defined(dotted: str) -> bool:
+    try:
+        resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("path", ALL, ids=named)
@@ -137,6 +148,23 @@ def test_commands_and_options_that_are_named_exist(path: Path) -> None:
         elif span.startswith("--") and given - everywhere:
             wrong.append(span)
     assert wrong == []
+
+
+def test_markdown_is_read_as_github_does(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A page\n\n## Same\n\n<!-- file: a.toml -->\n\n```toml\nx = 1\n```\n\n## Same\n\n- item [one](a.md#b)\n\n"
+        "  ```sh\n  graphopt passes\n  ```\n\nText `[no](link)` and\n`two\nlines`, ![picture](p.png).\n\n    indented\n"
+    )
+    read = MarkdownFile.read(page)
+    assert [(b.language, b.code, b.mark("file"), b.line) for b in read.blocks] == [
+        ("toml", "x = 1\n", "a.toml", 8),
+        ("sh", "graphopt passes\n", None, 16),
+    ]
+    assert read.anchors == {"a-page", "same", "same-1"}
+    assert read.links == ["a.md#b", "p.png"]
+    assert read.spans == ["[no](link)", "two lines"]
+    assert read.indented == [23]
 
 
 def test_output_is_compared_by_its_shape() -> None:
