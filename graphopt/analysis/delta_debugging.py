@@ -3,6 +3,9 @@
 Changes are taken away in halves, then in quarters and so on, as long as what is left still shows what is looked for.
 The result is 1-minimal: without any single one of its changes it isn't shown any more. A single culprit among n changes
 takes about 2·log₂ n tests; k that work together take k² + 3·k at most.
+
+Changes that can only be taken away together (two layers with a factor moved between them) hold ddmin up where they are
+in different parts. So where single ones can't be taken away any more, a few neighbours at a time are tried.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from typing import TypeAlias
 
 Test: TypeAlias = Callable[[Sequence[int]], bool | None]
 """Some of the changes → whether they show it; None where that can't be told (unresolved)."""
+
+
+MOST_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,9 @@ def ddmin(changes: Sequence[int], shows: Test, most_tests: int) -> Minimal:
 
     current, is_minimal = list(changes), True
     try:
-        parts = 2
-        while len(current) > 1:
-            smaller = _smaller(current, parts, is_shown)
-            if smaller is not None:
-                current, parts = smaller
-            elif parts < len(current):
-                parts = min(2 * parts, len(current))
-            else:
-                break
+        current = _without_parts(current, is_shown)
+        while (smaller := _without_neighbours(current, is_shown)) is not None:
+            current = _without_parts(smaller, is_shown)
     except _OutOfTestsError:
         # Sets get smaller, so that the last one that showed it is the smallest.
         current = list(min((key for key, shown in known.items() if shown), key=len))
@@ -72,6 +72,30 @@ def ddmin(changes: Sequence[int], shows: Test, most_tests: int) -> Minimal:
 
 class _OutOfTestsError(Exception):
     """No more tests are allowed."""
+
+
+def _without_parts(current: list[int], is_shown: Callable[[Sequence[int]], bool]) -> list[int]:
+    """What ddmin makes of them."""
+    parts = 2
+    while len(current) > 1:
+        smaller = _smaller(current, parts, is_shown)
+        if smaller is not None:
+            current, parts = smaller
+        elif parts < len(current):
+            parts = min(2 * parts, len(current))
+        else:
+            break
+    return current
+
+
+def _without_neighbours(current: list[int], is_shown: Callable[[Sequence[int]], bool]) -> list[int] | None:
+    """Without some that stand together; None where all are needed."""
+    for count in range(2, min(MOST_NEIGHBOURS, len(current) - 1) + 1):
+        for start in range(len(current) - count + 1):
+            rest = current[:start] + current[start + count :]
+            if is_shown(rest):
+                return rest
+    return None
 
 
 def _smaller(current: list[int], parts: int, is_shown: Callable[[Sequence[int]], bool]) -> tuple[list[int], int] | None:

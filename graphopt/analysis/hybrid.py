@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import onnx
+from networkx.utils import UnionFind
 
 from graphopt.analysis.graph_diff import diff_outlines
 from graphopt.analysis.rewrite_units import ADDED, CHANGED, REMOVED, WHOLE, Item, divide
@@ -50,6 +51,11 @@ class Hybrids:
             if name in sides[0].types or not _is_same(sides[0].constants.get(name), constant)
         }
         self._after.rename({**division.renamed, **others})
+        self._rewrite_of: dict[tuple[str, str], int] = {}
+        for number, rewrite in enumerate(self.diff.rewrites):
+            self._rewrite_of |= {(REMOVED, node.name): number for node in rewrite.removed}
+            self._rewrite_of |= {(ADDED, node.name): number for node in rewrite.added}
+            self._rewrite_of |= {(CHANGED, node.before.name): number for node in rewrite.changed}
         self._faults = {(v.rule, v.node) for v in verify(before)}
 
     def apply(self, units: Collection[int]) -> Graph | None:
@@ -63,6 +69,17 @@ class Hybrids:
         except (GraphoptError, InternalError):  # a tensor that nobody makes or two nodes make, or a cycle
             return None
         return None if any(self._is_new(v) for v in verify(graph)) else graph
+
+    def rewrites(self, units: Collection[int]) -> list[list[int]]:
+        """The units in groups that touch the same rewrites: what is likely to go together."""
+        unions: UnionFind[int | str] = UnionFind(units)
+        for unit in units:
+            touched = (self._rewrite_of.get((kind, name)) for kind, name, _ in self.units[unit].items)
+            unions.union(unit, *(f"rewrite {number}" for number in touched if number is not None))
+        groups: dict[int | str, list[int]] = {}
+        for unit in units:
+            groups.setdefault(unions[unit], []).append(unit)
+        return list(groups.values())
 
     def _is_new(self, violation: Violation) -> bool:
         return (violation.rule, violation.node) not in self._faults

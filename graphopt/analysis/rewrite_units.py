@@ -40,6 +40,16 @@ class PartlyChanged:
             return self.node.what
         return tuple(w for w in self.node.what if any(w.startswith(f"input {i}:") for i in self.inputs))
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it read, of the inputs that it is about."""
+        inputs = self.node.before.inputs
+        return inputs if self.inputs is None else tuple(inputs[k] for k in self.inputs)
+
+    def concerns(self, node: str, index: int) -> bool:
+        """Whether it is about this input of this node of the first graph."""
+        return node == self.node.before.name and (self.inputs is None or index in self.inputs)
+
 
 @dataclass(frozen=True)
 class Unit:

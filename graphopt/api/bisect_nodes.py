@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.delta_debugging import Minimal, ddmin
 from graphopt.analysis.hybrid import Hybrids
@@ -25,14 +25,19 @@ from graphopt.report.bisection import Blame, Suspect
 from graphopt.report.model_diff import ValueChange, diff_models
 
 # Models measured at most: those of a search by halves, and for each change alone.
-MOST_TESTS, MOST_RANKED, MOST_ALONE = 120, 160, 16
+MOST_TESTS, MOST_RANKED, MOST_ALONE = 160, 160, 16
 
 
 @dataclass(frozen=True)
 class Blamed:
-    """A change that has to be taken back. `alone`: the value of the model with this change only; NaN: it can't be."""
+    """A change that has to be taken back.
 
-    unit: int
+    Attributes:
+        units: its parts; a rewrite that no part of can be spared is one change.
+        alone: the value of the model with this change only; NaN: there is none, or it wasn't measured.
+    """
+
+    units: tuple[int, ...]
     alone: float
 
 
@@ -43,6 +48,7 @@ class Isolated:
     Attributes:
         hybrids: the pass in parts.
         blamed: what has to be taken back, what loses most by itself first.
+        changes: how many changes the pass made.
         cured: the value behind the pass without it.
         alone: the value with nothing else changed; NaN: that can't be.
         tests: how many models were measured.
@@ -52,6 +58,7 @@ class Isolated:
 
     hybrids: Hybrids
     blamed: tuple[Blamed, ...]
+    changes: int
     cured: float
     alone: float
     tests: int
@@ -60,7 +67,7 @@ class Isolated:
 
     def only(self) -> Graph | None:
         """The model in front of the pass with nothing but these changes."""
-        return self.hybrids.apply([b.unit for b in self.blamed])
+        return self.hybrids.apply([unit for blamed in self.blamed for unit in blamed.units])
 
 
 def isolate(fall: Fall, progress: Progress | None = None) -> Isolated | None:
@@ -71,12 +78,18 @@ def isolate(fall: Fall, progress: Progress | None = None) -> Isolated | None:
     everything = range(len(hybrids.units))
     if not hybrids.units or not trials.cures(everything) or trials.cures(()):
         return None
-    found = trials.ranked_minimum() if _is_gradual(fall, len(everything)) else trials.minimum(everything)
-    value = {unit: trials.value([unit]) if len(found.changes) <= MOST_ALONE else math.nan for unit in found.changes}
-    blamed = sorted((Blamed(u, v) for u, v in value.items()), key=lambda b: (math.isnan(b.alone), b.alone))
+    gradual = _is_gradual(fall, len(everything))
+    found = trials.ranked_minimum() if gradual else trials.minimum(everything)
+    rewrites = [[unit] for unit in everything] if gradual else hybrids.rewrites(everything)
+    needed = [[u for u in rewrite if u in found.changes] for rewrite in rewrites]
+    changes = [tuple(some) for some, rewrite in zip(needed, rewrites, strict=True) if some == rewrite]
+    changes += [(u,) for some, rewrite in zip(needed, rewrites, strict=True) if some != rewrite for u in some]
+    alone = {units: trials.value(units) if len(changes) <= MOST_ALONE else math.nan for units in changes}
+    blamed = sorted((Blamed(u, v) for u, v in alone.items()), key=lambda b: (math.isnan(b.alone), b.alone))
     return Isolated(
         hybrids,
         tuple(blamed),
+        len(rewrites),
         trials.value(trials.without(found.changes)),
         trials.value(found.changes),
         trials.tests,
@@ -131,8 +144,16 @@ class _Trials:
         return None if math.isnan(value) else self.judge.holds(value)
 
     def minimum(self, units: Sequence[int]) -> Minimal:
-        """A 1-minimal part of `units` to take back."""
-        return ddmin(units, self.cures, MOST_TESTS)
+        """A 1-minimal part of `units` to take back: first whole rewrites, then their parts."""
+        groups = self.hybrids.rewrites(units)
+
+        def cure(chosen: Sequence[int]) -> bool | None:
+            return self.cures([unit for number in chosen for unit in groups[number]])
+
+        coarse = ddmin(range(len(groups)), cure, MOST_TESTS)
+        left = sorted(unit for number in coarse.changes for unit in groups[number])
+        fine = ddmin(left, self.cures, MOST_TESTS)
+        return replace(fine, is_minimal=fine.is_minimal and coarse.is_minimal)
 
     def ranked_minimum(self) -> Minimal:
         """The same among those that gain most when they alone are taken back: the fewest of them that suffice."""
@@ -153,12 +174,12 @@ def blame_of(fall: Fall, isolated: Isolated, passes: Sequence[Pass]) -> Blame:
     before, after = fall.good.snapshot.restore(), fall.bad.snapshot.restore()
     values = diff_models(before, after).values
     suspects = [
-        _suspect(isolated.hybrids.units[blamed.unit], blamed.alone, values, fall.bad, passes)
+        _suspect([isolated.hybrids.units[u] for u in blamed.units], blamed.alone, values, fall.bad, passes)
         for blamed in isolated.blamed
     ]
     return Blame(
         tuple(suspects),
-        len(isolated.hybrids.units),
+        isolated.changes,
         isolated.cured,
         isolated.alone,
         isolated.tests,
@@ -167,17 +188,25 @@ def blame_of(fall: Fall, isolated: Isolated, passes: Sequence[Pass]) -> Blame:
     )
 
 
-def _suspect(unit: Unit, alone: float, values: Sequence[ValueChange], bad: Moment, passes: Sequence[Pass]) -> Suspect:
-    names = {node.name for node in (*unit.before, *unit.added)}
-    inputs = {c.node.before.name: c.inputs for c in unit.changed}
-    touched = dict.fromkeys(name for node in unit.added for name in (*node.inputs, *node.outputs))
-    touched |= dict.fromkeys(name for c in unit.changed for name in c.node.before.inputs if c.inputs is None)
-    touched |= dict.fromkeys(c.node.before.inputs[k] for c in unit.changed for k in c.inputs or ())
+def _suspect(
+    units: Sequence[Unit], alone: float, values: Sequence[ValueChange], bad: Moment, passes: Sequence[Pass]
+) -> Suspect:
+    added = [node for unit in units for node in unit.added]
+    removed = [node for unit in units for node in unit.removed]
+    # A layer with another weight tells more than who reads its result now.
+    changed = sorted((part for unit in units for part in unit.changed), key=lambda part: not part.node.constants)
+    names = {node.name for node in (*added, *removed, *(part.node.before for part in changed))}
+    touched = dict.fromkeys(name for node in added for name in (*node.inputs, *node.outputs))
+    touched |= dict.fromkeys(name for part in changed for name in part.reads)
+    what: dict[str, tuple[str, ...]] = {}
+    for part in changed:
+        node = f"{part.node.before.op} '{part.node.before.name}'"
+        what[node] = (*what.get(node, ()), *part.what)
     return Suspect(
-        removed=tuple(f"{node.op} '{node.name}'" for node in unit.removed),
-        added=tuple(f"{node.op} '{node.name}'" for node in unit.added),
-        changed={f"{c.node.before.op} '{c.node.before.name}'": c.what for c in unit.changed},
-        values=tuple(v for v in values if v.node in inputs and v.index in (inputs[v.node] or (v.index,))),
+        removed=tuple(f"{node.op} '{node.name}'" for node in removed),
+        added=tuple(f"{node.op} '{node.name}'" for node in added),
+        changed=what,
+        values=tuple(v for v in values if any(part.concerns(v.node, v.index) for part in changed)),
         remarks=tuple(f"{r.kind}: {r.message}" for r in bad.remarks if r.node in names),
         planned={t: tuple(passes[k - 1].name for k in bad.planned[t]) for t in touched if t in bad.planned},
         alone=alone,

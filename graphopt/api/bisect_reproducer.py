@@ -187,7 +187,7 @@ def _guilty(isolated: Isolated | None, whole: onnx.ModelProto) -> set[str]:
     there = {node.name for node in whole.graph.node}
     if isolated is None:
         return there
-    units = [isolated.hybrids.units[b.unit] for b in isolated.blamed]
+    units = [isolated.hybrids.units[u] for blamed in isolated.blamed for u in blamed.units]
     named = {name for unit in units for node in unit.before for name in (node.name, *node.scope)} & there
     touched = {name for unit in units for node in unit.added for name in (*node.inputs, *node.outputs)}
     if not named:
