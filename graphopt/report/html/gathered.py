@@ -103,3 +103,8 @@ def filled(title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
 def finite(value: float | None) -> float | None:
     """The value; None for what JSON lacks: infinities and NaN."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def brief(value: float | None) -> float | None:
+    """A finite value at four significant digits, for what isn't known any better."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.analysis.elimination_record import Elimination, GroupElimination
 from graphopt.report.coupling import CouplingReport
-from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, brief, filled, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, HistogramData, Section, TableData
 from graphopt.report.units import count_text, counted, names_text, percent_text, seconds_text
 
@@ -69,7 +69,7 @@ def _group_row(group: GroupElimination) -> tuple[Cell, ...]:
         group.before,
         group.after,
         100 * group.after / group.before if group.before else None,
-        finite(group.error),
+        brief(group.error),
         group.layers[0] if group.layers else "",
         names_text(group.layers),
         "" if group.removed else group.reason or _KEPT_WHOLE,

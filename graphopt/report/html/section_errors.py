@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphopt.report.html.gathered import Gathered, finite
+from graphopt.report.html.gathered import Gathered, brief, finite
 from graphopt.report.html.payload import Bars, Cell, Column, Section, TableData
 from graphopt.report.units import counted
 
@@ -64,14 +64,17 @@ def _tables(errors: ErrorReport) -> Iterator[TableData]:
         layers: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 e.node, e.op, e.tensor, finite(e.isolated_db), finite(e.accumulated_db), 100 * e.share,
-                finite(e.gain), finite(e.sensitivity),
+                brief(e.gain), brief(e.sensitivity),
             )
             for e in errors.layers
         )  # fmt: skip
         yield TableData("Layers", _LAYERS, layers)
     if errors.tensors:
         rounded = tuple((e.tensor, finite(e.isolated_db), finite(e.accumulated_db)) for e in errors.tensors)
-        note = "What rounding to its grid, and clipping to its range, makes of each activation."
+        note = (
+            "What rounding to its grid, and clipping to its range, loses of each activation. Where one function alone "
+            "reads it, the range may be chosen for the error behind that."
+        )
         yield TableData("Rounded activations", _TENSORS, rounded, note)
     if errors.unpaired:
         columns = (Column("layer", "node"), Column("operator"), Column("why it isn't compared"))

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from graphopt.quant.precision import PRECISIONS
 from graphopt.report.guarding import Guarded, value_text
-from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, brief, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Point, Scatter, Section, TableData, Unit
 from graphopt.report.precision import Candidate, Mixed, candidate_seconds, shares_text
 from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
@@ -102,7 +103,7 @@ def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
         None if mixed.metric in ("top1", "sqnr") else finite(c.value),
         finite(c.sqnr_db),
         candidate_seconds(c, mixed),
-        None if c.latency is None else c.latency.speedup,
+        None if c.latency is None else brief(c.latency.speedup),
         c.weight_bytes,
         "" if c.within_budget is None else "met" if c.within_budget else "missed",
         "holds" if c.holds else "fails",
@@ -111,34 +112,35 @@ def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
 
 
 def _regions(choice: PrecisionChoice) -> TableData:
-    problem = choice.problem
-    unit = _COST_UNITS[problem.costs.kind]
+    problem, taken = choice.problem, choice.chosen.precisions
+    costs, losses = problem.costs.regions, problem.sensitivity.weights
+    offered = [p for p in PRECISIONS if any(p in choices for choices in problem.choices.values())]
+    lossy = [p for p in offered if any(losses.get((r.name, p)) for r in problem.regions.regions)]
     columns = (
         Column("region", "node"),
         Column("operator"),
         Column("precision"),
         Column("nodes", "number", "count"),
-        Column("error of its weights", "number"),
-        Column("cost", "number", unit),
-        Column("in float32", "number", unit),
-        Column("left to choose"),
+        *(Column(f"cost in {p}", "number", _COST_UNITS[problem.costs.kind]) for p in offered),
+        *(Column(f"error in {p}", "number") for p in lossy),
         Column("why not another"),
     )
-    rows: list[tuple[Cell, ...]] = []
-    for region in problem.regions.regions:
-        precision = choice.chosen.precisions[region.name]
-        rows.append((
+    rows: list[tuple[Cell, ...]] = [
+        (
             region.name,
             region.op,
-            precision,
+            taken[region.name],
             len(region.nodes),
-            finite(problem.sensitivity.weights.get((region.name, precision), 0.0)),
-            finite(problem.costs.regions.get((region.name, precision), 0.0)),
-            finite(problem.costs.regions.get((region.name, "float32"), 0.0)),
-            ", ".join(problem.choices[region.name]),
+            *(brief(costs.get((region.name, p))) for p in offered),
+            *(brief(losses.get((region.name, p))) for p in lossy),
             choice.reasons.get(region.name, ""),
-        ))  # fmt: skip
-    note = "A region is what the target runs as one kernel; errors are relative powers of noise at the outputs."
+        )
+        for region in problem.regions.regions
+    ]
+    note = (
+        "A region is what the target runs as one kernel. Errors are those of its weights and arithmetic alone, as "
+        "relative powers of noise at the outputs."
+    )
     return filled("Assignment", columns, rows, note)
 
 

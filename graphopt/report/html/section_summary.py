@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, brief, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Section, TableData, Tone
 from graphopt.report.summary import LOST_ACCURACY, LOW_SQNR_DB
 from graphopt.report.units import (
@@ -144,14 +144,16 @@ def _tables(found: Gathered) -> Iterator[TableData]:
     measured = found.report.measurement
     if measured is None:
         return
+    # Without labels nothing says that the outputs are class scores.
+    labelled = measured.agreement.reference_accuracy is not None
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             output.name,
             finite(output.sqnr_db),
             finite(output.cosine),
-            finite(output.max_error),
+            brief(output.max_error),
             finite(100 * output.relative_error),
-            None if output.top1_agreement is None else 100 * output.top1_agreement,
+            100 * output.top1_agreement if labelled and output.top1_agreement is not None else None,
             output.mismatched or None,
         )
         for output in measured.agreement.outputs
