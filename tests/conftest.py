@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.support.browser import browser, browser_page
+
+# Before numpy is imported. OpenBLAS's threads wait by spinning: with as many workers as cores an eigendecomposition of
+# 0.05 s takes seconds.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = ["browser", "browser_page"]
 

@@ -53,13 +53,18 @@ def rewrite(pass_: Pass, model: onnx.ModelProto | str, ctx: Context | None = Non
     return Rewritten(after, ctx.remarks, changed)
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Outputs of onnxruntime without any graph optimization, so that it can't hide a wrong rewrite."""
+def plain_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """onnxruntime without any graph optimization, so that it can't hide a wrong rewrite."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
+    options.intra_op_num_threads = 1  # tests run side by side
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of a `plain_session`."""
+    return plain_session(model).run(None, feeds)
 
 
 def random_feeds(model: onnx.ModelProto, seed: int = 0, dynamic: int = 2) -> dict[str, np.ndarray]:

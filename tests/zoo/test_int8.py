@@ -26,6 +26,7 @@ LINEAR_LAYERS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConne
 def session(model: onnx.ModelProto | str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     return ort.InferenceSession(model if isinstance(model, str) else model.SerializeToString(), options)
 
 

@@ -24,14 +24,16 @@ NAMES = ("kws_dscnn", "resnet8_cifar10", "resnet20_cifar10_bn", "mobilenetv1_025
 
 @cache
 def floats(name: str) -> ModelProto:
-    return graphopt.optimize(entry(name).path, target="tflite", preset="float").model
+    return graphopt.optimize(entry(name).path, target="tflite", preset="float", threads=1).model
 
 
 @cache
 def wide(name: str) -> ModelProto:
     passes = QUANTIZE.format(bits=16)
     calibration = entry(name).calibration(16)
-    return graphopt.optimize(floats(name), target="tflite", passes=passes, calibration_data=calibration).model
+    return graphopt.optimize(
+        floats(name), target="tflite", passes=passes, calibration_data=calibration, threads=1
+    ).model
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,10 +31,10 @@ TENSORRT = find_target("tensorrt")
 
 def mixed(name: str, seed: int) -> tuple[onnx.ModelProto, Regions, dict[str, str]]:
     """The model with random precisions: half of what isn't in 8 bits in float16, where its values fit."""
-    model = graphopt.optimize(str(entry(name).path), target="tensorrt", preset="float").model
+    model = graphopt.optimize(str(entry(name).path), target="tensorrt", preset="float", threads=1).model
     graph, regions = planned_graph(model, TENSORRT)
     data = load_dataset(samples(name)[:2], input_specs(model))
-    ctx = Context(target=TENSORRT, calibration=data)
+    ctx = Context(target=TENSORRT, calibration=data, threads=1)
     Calibrate(method="minmax").run(graph, ctx)
     assignment = random_assignment(regions, rng := random.Random(seed), share=0.4)
     wide = {node.name for node in misfits(graph, graph.nodes, LOW_FLOATS["float16"], data)}

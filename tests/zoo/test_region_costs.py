@@ -37,14 +37,14 @@ SMALL = [n for n in names() if n in ("kws_dscnn", "resnet8_cifar10", "yunet_n_32
 
 @functools.cache
 def simplified(name: str, target: str) -> onnx.ModelProto:
-    return graphopt.optimize(str(entry(name).path), target=target, preset="float").model
+    return graphopt.optimize(str(entry(name).path), target=target, preset="float", threads=1).model
 
 
 def calibrated(name: str, target: str) -> tuple[Graph, Regions, Context]:
     """The float graph, planned in 8 bits with ranges."""
     graph, regions = planned_graph(simplified(name, target), find_target(target))
     data = load_dataset(samples(name)[:1], input_specs(simplified(name, target)))
-    ctx = Context(target=find_target(target), calibration=data)
+    ctx = Context(target=find_target(target), calibration=data, threads=1)
     Calibrate(method="minmax").run(graph, ctx)
     return graph, regions, ctx
 

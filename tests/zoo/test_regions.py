@@ -35,7 +35,7 @@ SMALL = [n for n in names() if n in ("kws_dscnn", "resnet8_cifar10", "yunet_n_32
 
 @functools.cache
 def simplified(name: str, target: str) -> onnx.ModelProto:
-    return graphopt.optimize(str(entry(name).path), target=target, preset="float").model
+    return graphopt.optimize(str(entry(name).path), target=target, preset="float", threads=1).model
 
 
 @pytest.mark.parametrize("name", names())
@@ -58,7 +58,7 @@ def mixed(name: str, target: str, seed: int) -> tuple[Graph, Regions, dict[str, 
     model = simplified(name, target)
     graph, regions = planned_graph(model, find_target(target))
     data = load_dataset(samples(name)[:2], input_specs(model))
-    ctx = Context(target=find_target(target), calibration=data)
+    ctx = Context(target=find_target(target), calibration=data, threads=1)
     Calibrate(method="minmax").run(graph, ctx)
     full: QuantPlan = graph.plan.copy()
     assignment = random_assignment(regions, random.Random(seed))
