@@ -29,60 +29,51 @@ def digits(path):
     return BaseDataset([({"image": image}, 0) for image in np.load(path)["image"][:48]])
 """
 
-# Two workflows in one process, which takes seconds to start: samples from a loader of Olive's, and a demand that no
-# model can hold. Olive logs what its passes raise and goes on without a model.
+# All in one process, which takes seconds to start: the command as documented; samples from a loader of Olive's; and a
+# demand that no model can hold, where Olive logs what the pass raises and ends without a model.
 WORKFLOWS = """
-import copy, json, sys
+import contextlib, copy, json, runpy, sys
+from pathlib import Path
+from olive.cli.launcher import main
 from olive.workflows import run
-from graphopt.integrations.olive import package_config
 
-base = json.load(open(sys.argv[1]))
+example = sys.argv[1]
+with open("package.json", "w") as file, contextlib.redirect_stdout(file):
+    runpy.run_module("graphopt.integrations.olive", run_name="__main__")
+main(["run", "--config", example, "--package-config", "package.json"])
+
+base, package = json.loads(Path(example).read_text()), json.loads(Path("package.json").read_text())
 script = {"name": "samples", "user_script": "digits.py", "load_dataset_config": {
     "type": "digits", "params": {"path": "calibration_data/calibration.npz"}},
     "dataloader_config": {"params": {"batch_size": 16}}}
-
 loader = copy.deepcopy(base) | {"data_configs": [script], "output_dir": "loader", "cache_dir": "loader_cache"}
 loader["passes"]["compile"] = {
     "type": "GraphoptCompile", "target": "onnxruntime", "data_config": "samples", "verify": True}
-run(loader, package_config=package_config())
+run(loader, package_config=package)
 
 strict = copy.deepcopy(base) | {"output_dir": "strict", "cache_dir": "strict_cache"}
 strict["passes"]["compile"] |= {"max_drop": None, "min_sqnr": 300.0}
-print("MODELS", run(strict, package_config=package_config()).has_output_model())
+print("MODELS", run(strict, package_config=package).has_output_model())
 """
-
-
-def olive(*command: str, cwd: Path) -> str:
-    ran = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
 
 
 def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def test_olive_runs_the_pass(tmp_path: Path) -> None:
     (tmp_path / "calibration_data").symlink_to(ROOT / "calibration_data")
-    return tmp_path
-
-
-def test_olives_own_command_runs_the_example(folder: Path) -> None:
-    package = olive("-m", "graphopt.integrations.olive", cwd=folder)
-    assert {"GraphoptCompile", "OnnxQuantization"} <= json.loads(package)["passes"].keys()
-    (folder / "package.json").write_text(package)
-    example = str(ROOT / "examples" / "olive.json")
-    olive("-m", "olive", "run", "--config", example, "--package-config", "package.json", cwd=folder)
-    assert operators(folder / "olive_out" / "model.onnx").count("QuantizeLinear") >= 8
-
-
-def test_a_loader_of_olive_and_a_demand_that_fails(folder: Path) -> None:
-    (folder / "digits.py").write_text(USER_SCRIPT)
-    printed = olive("-c", WORKFLOWS, str(ROOT / "examples" / "olive.json"), cwd=folder)
-    assert operators(folder / "loader" / "model.onnx").count("QuantizeLinear") >= 8
-    assert "AccuracyError: the result can't hold SQNR of at least 300 dB" in printed
-    assert "MODELS False" in printed
-    assert not (folder / "strict" / "model.onnx").exists()
+    (tmp_path / "digits.py").write_text(USER_SCRIPT)
+    command = [sys.executable, "-c", WORKFLOWS, str(ROOT / "examples" / "olive.json")]
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert {"GraphoptCompile", "OnnxQuantization"} <= json.loads((tmp_path / "package.json").read_text())[
+        "passes"
+    ].keys()
+    for folder in ("olive_out", "loader"):
+        assert operators(tmp_path / folder / "model.onnx").count("QuantizeLinear") >= 8
+    assert "AccuracyError: the result can't hold SQNR of at least 300 dB" in ran.stdout
+    assert "MODELS False" in ran.stdout
+    assert not (tmp_path / "strict" / "model.onnx").exists()
