@@ -36,7 +36,9 @@ if TYPE_CHECKING:
         trace,
         verify,
     )
-    from graphopt.backends.agreement import Agreement
+    from graphopt.backends.agreement import Agreement, OutputAgreement
+    from graphopt.backends.layer_errors import ErrorReport
+    from graphopt.calibration import Dataset, Preprocess
     from graphopt.errors import (
         AccuracyError,
         CalibrationError,
@@ -52,9 +54,23 @@ if TYPE_CHECKING:
     from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fixed_value, load, save
     from graphopt.passes import find_pass
     from graphopt.pipeline import Context, Instrument, Pass, PassManager, PassRecord, Remark
+    from graphopt.pipeline.instruments import Dump, History, Limit, Numerics, PrintIr, Reproducer, Timing, Verify
+    from graphopt.pipeline.passes import Progress, Resources
     from graphopt.pipeline.spec import passes_to_text
+    from graphopt.quant import Range, Scheme
     from graphopt.report import Report, Verification, inspect_model
-    from graphopt.targets import TARGETS, Target, find_target
+    from graphopt.report.model_diff import ModelDiff
+    from graphopt.targets import (
+        TARGETS,
+        OpRule,
+        PrecisionRule,
+        Role,
+        Target,
+        find_target,
+        read_target,
+        target_from_toml,
+        target_to_toml,
+    )
 
 _MODULES = {
     "graphopt.analysis.legality": ("Finding",),
@@ -76,7 +92,9 @@ _MODULES = {
         "trace",
         "verify",
     ),
-    "graphopt.backends.agreement": ("Agreement",),
+    "graphopt.backends.agreement": ("Agreement", "OutputAgreement"),
+    "graphopt.backends.layer_errors": ("ErrorReport",),
+    "graphopt.calibration": ("Dataset", "Preprocess"),
     "graphopt.errors": (
         "AccuracyError",
         "CalibrationError",
@@ -92,9 +110,32 @@ _MODULES = {
     "graphopt.ir": ("Constant", "Graph", "Node", "Tensor", "Variable", "fixed_value", "load", "save"),
     "graphopt.passes": ("find_pass",),
     "graphopt.pipeline": ("Context", "Instrument", "Pass", "PassManager", "PassRecord", "Remark"),
+    "graphopt.pipeline.instruments": (
+        "Dump",
+        "History",
+        "Limit",
+        "Numerics",
+        "PrintIr",
+        "Reproducer",
+        "Timing",
+        "Verify",
+    ),
+    "graphopt.pipeline.passes": ("Progress", "Resources"),
     "graphopt.pipeline.spec": ("passes_to_text",),
+    "graphopt.quant": ("Range", "Scheme"),
     "graphopt.report": ("Report", "Verification", "inspect_model"),
-    "graphopt.targets": ("TARGETS", "Target", "find_target"),
+    "graphopt.report.model_diff": ("ModelDiff",),
+    "graphopt.targets": (
+        "OpRule",
+        "PrecisionRule",
+        "Role",
+        "TARGETS",
+        "Target",
+        "find_target",
+        "read_target",
+        "target_from_toml",
+        "target_to_toml",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -108,28 +149,48 @@ __all__ = [
     "ConfigError",
     "Constant",
     "Context",
+    "Dataset",
+    "Dump",
     "EmitError",
+    "ErrorReport",
     "Finding",
     "Graph",
     "GraphoptError",
+    "History",
     "Instrument",
     "InternalError",
+    "Limit",
     "LoadError",
+    "ModelDiff",
     "Node",
+    "Numerics",
+    "OpRule",
+    "OutputAgreement",
     "Pass",
     "PassError",
     "PassManager",
     "PassRecord",
+    "PrecisionRule",
+    "Preprocess",
+    "PrintIr",
+    "Progress",
+    "Range",
     "Remark",
     "Repair",
     "Report",
+    "Reproducer",
+    "Resources",
     "Result",
+    "Role",
+    "Scheme",
     "Target",
     "Tensor",
+    "Timing",
     "UnsupportedError",
     "Variable",
     "Verification",
     "VerificationError",
+    "Verify",
     "__version__",
     "bisect",
     "calibrate",
@@ -146,8 +207,11 @@ __all__ = [
     "passes_from_text",
     "passes_to_text",
     "preset",
+    "read_target",
     "repair",
     "save",
+    "target_from_toml",
+    "target_to_toml",
     "trace",
     "verify",
 ]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from graphopt.ir.process_wide import ProcessWide
+
 # HiGHS takes a row as met within 1e-6; limits are best scaled to about 1.
 ROW_TOLERANCE = 2e-6
 _INFEASIBLE = 2
@@ -93,7 +95,7 @@ class Rows:
         matrix = csr_array(entries, shape=(len(self._columns), len(objective)))
         integrality = np.zeros(len(objective), dtype=np.int64)
         integrality[whole] = 1
-        with _stdout_kept_clean():
+        with _STDOUT_KEPT_CLEAN:
             result = milp(
                 objective,
                 integrality=integrality,
@@ -127,3 +129,6 @@ def _stdout_kept_clean() -> Generator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+_STDOUT_KEPT_CLEAN = ProcessWide(_stdout_kept_clean)

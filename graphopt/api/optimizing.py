@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from numpy.typing import ArrayLike
@@ -22,7 +22,7 @@ from graphopt.api.replanning import Compiled, Watch
 from graphopt.api.verifying import check_verifiable, prove
 from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
-from graphopt.ir import Graph, load, to_proto
+from graphopt.ir import Graph, from_proto, load, to_proto
 from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
@@ -70,6 +70,25 @@ class Result:
             EmitError: it can't be written.
         """
         save_result(self.graph, path, self.target, external_data=external_data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes: the graph as the model that it makes.
+
+        Raises:
+            UnsupportedError: it is too large for one protobuf message (2 GiB); use `save`.
+        """
+        facts = self.graph.facts
+        return {
+            "model": self.model,
+            "facts": {"plan": facts.plan, "notes": facts.notes, "source_files": facts.source_files},
+            "rest": {"report": self.report, "target": self.target, "precision": self.precision},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        graph = from_proto(state["model"])
+        for name, value in state["facts"].items():
+            setattr(graph.facts, name, value)
+        self.__dict__.update(graph=graph, **state["rest"])
 
 
 @cancellable

@@ -36,6 +36,10 @@ class VerificationError(GraphoptError):
         super().__init__(message)
         self.verification = verification
 
+    def __reduce__(self) -> tuple[type[VerificationError], tuple[str, Verification]]:
+        """For other processes: an exception is made again from its message alone."""
+        return VerificationError, (str(self), self.verification)
+
 
 @cancellable
 def verify(

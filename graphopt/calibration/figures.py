@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from graphopt.errors import ConfigError
 from graphopt.ir.files import replacing
+from graphopt.ir.process_wide import ProcessWide
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by people who see colours differently (Okabe and Ito)."""
@@ -42,6 +44,12 @@ def save(figure: Any, path: Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     # Without versions, dates and random names in the file, the same values give the same bytes.
     unsaid = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    context = importlib.import_module("matplotlib").rc_context({"svg.hashsalt": "graphopt"})
-    with replacing(path) as file, context:
+    with replacing(path) as file, _SAME_NAMES:
         figure.savefig(file, format=kind, dpi=110, metadata=unsaid)
+
+
+def _same_names() -> AbstractContextManager[object]:
+    return importlib.import_module("matplotlib").rc_context({"svg.hashsalt": "graphopt"})
+
+
+_SAME_NAMES = ProcessWide(_same_names)

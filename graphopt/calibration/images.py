@@ -5,7 +5,6 @@ Turned as their EXIF orientation says, first frame only, alpha dropped. Images i
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from graphopt.calibration.preprocess import Preprocess, Size, numbers
 from graphopt.calibration.samples import Feed, InputSpec, cast, format_shape
 from graphopt.errors import CalibrationError, one_line
+from graphopt.ir.process_wide import NO_WARNINGS
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 _DYNAMIC_SIZE = (224, 224)  # for presets with a crop, where the model takes any size
@@ -129,16 +129,14 @@ def _prepared(path: Path, spec: InputSpec, canvas: Canvas, preprocess: Preproces
 
 def _decoded(path: Path, *, gray: bool) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # Damaged metadata, or more pixels than usual: what can be decoded is good enough.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as file:
-                upright = ImageOps.exif_transpose(file)
-                if upright.mode.startswith(("I", "F")):
-                    raise CalibrationError(
-                        f"'{path}' has {upright.mode} pixels, more than 8 bits a channel: save it in 8 bits, or as .npz"
-                    )
-                return upright.convert("L" if gray else "RGB")
+        # Damaged metadata, or more pixels than usual: what can be decoded is good enough.
+        with NO_WARNINGS, Image.open(path) as file:
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode.startswith(("I", "F")):
+                raise CalibrationError(
+                    f"'{path}' has {upright.mode} pixels, more than 8 bits a channel: save it in 8 bits, or as .npz"
+                )
+            return upright.convert("L" if gray else "RGB")
     except CalibrationError:
         raise
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over

@@ -8,7 +8,6 @@ therefore evaluated from opset 13 on only, elementwise ones from 7 on (broadcast
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from graphopt.ir.elements import Constant, Node
 from graphopt.ir.kernels import KERNELS, NotEvaluableError
 from graphopt.ir.operands import static_shape
 from graphopt.ir.ops import ELEMENTWISE_BINARY, ELEMENTWISE_UNARY, ENGINE_DEFINED
+from graphopt.ir.process_wide import NO_WARNINGS
 from graphopt.ir.protos import tensor_proto
 
 Array = NDArray[Any]
@@ -57,8 +57,7 @@ def compute(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arra
     if any(value is not None and value.dtype == object for value in inputs):
         raise NotEvaluableError("strings aren't evaluated here")
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with NO_WARNINGS, np.errstate(all="ignore"):
             kernel = KERNELS.get(node.op)
             return [np.asarray(kernel(node, inputs))] if kernel else _reference(node, inputs, opset)
     except NotEvaluableError:

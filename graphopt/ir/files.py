@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import BinaryIO
 
 from graphopt.errors import ConfigError, EmitError
@@ -42,7 +43,7 @@ def replacing(target: Path) -> Generator[BinaryIO]:
     Raises:
         EmitError: it can't be written; `target` is as it was.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{get_ident()}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
