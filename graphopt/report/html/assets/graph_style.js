@@ -96,7 +96,7 @@
       node(".p-int8", tinted(c.good, 0.2)),
       node(".p-int4", { ...tinted(c.good, 0.4), "border-width": 3 }),
       node(".p-half", tinted(c.accent, 0.2)),
-      node(".p-float", tinted(c.muted, 0.1)),
+      node(".p-float", { ...tinted(c.muted, 0.22), "border-width": 2 }),
       node(".p-mixed", { ...tinted(c.warn, 0.12), "border-style": "double" }),
       node("edge", {
         width: 1.2, "line-color": mix(c.line, c.muted, 0.5), "target-arrow-color": mix(c.line, c.muted, 0.5),

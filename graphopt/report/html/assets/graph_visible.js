@@ -42,7 +42,10 @@
       for (const place of this.now.places) this.addInputs(place);
       this.addOutputs();
       this.addBodyEnds();
-      if (this.step > 0 && !this.options.byPrecision) this.addGhosts();
+      if (this.step > 0 && !this.options.byPrecision) {
+        this.addGhosts();
+        this.markNewEdges();
+      }
       return { nodes: this.nodes, edges: this.edges, where: this.where };
     }
 
@@ -189,30 +192,30 @@
       }
     }
 
-    /** Removed nodes, between the nodes that they were between: those that are still there, in their new version. */
+    /** The id of what a node of the step before is drawn as now: a ghost, or itself in its new version. */
+    idSince(place) {
+      const edit = this.model.endedBy.get(place);
+      if (this.model.removedBy.get(place) === this.step) return "g:" + this.graph.nodes[place].name;
+      const there = edit && edit.step === this.step ? edit.edit.after : place;
+      return this.where.get(this.graph.nodes[there].name);
+    }
+
+    /** Removed nodes, between those that they were between. */
     addGhosts() {
       const before = this.model.at(this.step - 1);
-      const { removed, edits } = this.model.steps[this.step];
-      const renamed = new Map(edits.map((edit) => [edit.before, edit.after]));
-      const ghosts = new Set(removed);
-      const idOf = (place) => {
-        if (ghosts.has(place)) return "g:" + this.graph.nodes[place].name;
-        const there = renamed.has(place) ? renamed.get(place) : place;
-        return this.where.get(this.graph.nodes[there].name);
-      };
+      const { removed } = this.model.steps[this.step];
       for (const place of removed) {
         const node = this.graph.nodes[place];
         const known = this.where.get(node.name);
-        this.put({ id: idOf(place), kind: "ghost", title: node.op, subtitle: node.name, places: [place] });
-        this.nodes.get(idOf(place)).change = "removed";
-        this.nodes.get(idOf(place)).scope = node.scope;
+        this.put({ id: "g:" + node.name, kind: "ghost", title: node.op, subtitle: node.name, places: [place] });
+        this.nodes.get("g:" + node.name).change = "removed";
+        this.nodes.get("g:" + node.name).scope = node.scope;
         if (known !== undefined) this.where.set(node.name, known);
       }
       const seen = new Set();
       const link = (source, target, tensor) => {
-        if (source === undefined || target === undefined || source === target) return;
         const key = `${source}\n${target}`;
-        if (seen.has(key)) return;
+        if (source === undefined || target === undefined || source === target || seen.has(key)) return;
         seen.add(key);
         this.edges.push({ source, target, tensor, type: "", via: [], change: "removed" });
       };
@@ -220,13 +223,29 @@
         const node = this.graph.nodes[place];
         for (const tensor of new Set(node.inputs)) {
           const maker = before.makers.get(tensor);
-          if (maker !== undefined) link(idOf(maker), idOf(place), tensor);
-          else if (this.nodes.has("i:" + tensor)) link("i:" + tensor, idOf(place), tensor);
+          if (maker !== undefined) link(this.idSince(maker), this.idSince(place), tensor);
+          else if (this.nodes.has("i:" + tensor)) link("i:" + tensor, this.idSince(place), tensor);
         }
         for (const tensor of node.outputs) {
-          for (const reader of before.readers.get(tensor) || []) link(idOf(place), idOf(reader), tensor);
-          if (this.nodes.has("o:" + tensor)) link(idOf(place), "o:" + tensor, tensor);
+          for (const reader of before.readers.get(tensor) || []) link(this.idSince(place), this.idSince(reader), tensor);
+          if (this.nodes.has("o:" + tensor)) link(this.idSince(place), "o:" + tensor, tensor);
         }
+      }
+    }
+
+    /** Edges between nodes that weren't neighbours before the step. */
+    markNewEdges() {
+      const before = this.model.at(this.step - 1);
+      const known = new Set();
+      for (const place of before.places) {
+        for (const tensor of this.graph.nodes[place].inputs) {
+          const maker = before.makers.get(tensor);
+          if (maker !== undefined) known.add(`${this.idSince(maker)}\n${this.idSince(place)}`);
+        }
+      }
+      for (const edge of this.edges) {
+        const drawn = !edge.via.length && [edge.source, edge.target].every((id) => id.startsWith("n:"));
+        if (drawn && edge.tensor && !edge.change && !known.has(`${edge.source}\n${edge.target}`)) edge.change = "added";
       }
     }
   }
