@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from graphopt.report.html.page import save_report
-from tests.support.report_payload import LAYERS, SCRIPT_NAME, UNICODE_NAME, layer, sample_payload
+from tests.support.report_payload import LAYERS, ROWS, SCRIPT_NAME, UNICODE_NAME, layer, sample_payload
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -143,3 +143,19 @@ def test_the_graph_fills_the_screen_and_comes_back(page: Page) -> None:
     assert box["height"] > 900
     page.evaluate("document.exitFullscreen()")
     page.wait_for_function("document.fullscreenElement === null")
+
+
+def test_a_node_leads_to_what_the_report_has_about_it(page: Page) -> None:
+    cell(filtered(page, "layers", layer(41), 1), 0).get_by_role("link").click()
+    about = page.locator("#node-rows")
+    about.get_by_text(layer(41)).wait_for()
+    assert about.get_by_role("button").all_inner_texts() == ["Layers", "Calibration: chart", "Remarks (50)"]
+    about.get_by_role("button", name="Calibration").click()
+    assert page.locator("#calibration h3").inner_text() == "t41"
+    about.get_by_role("button", name="Remarks").click()
+    remarks = page.locator("#remarks .table")
+    remarks.get_by_text(f"50 of {ROWS} rows").wait_for()
+    remarks.locator(".tabulator-row").first.wait_for()
+    assert set(remarks.locator("[tabulator-field=c2] a").all_inner_texts()) == {layer(41)}
+    remarks.get_by_role("button", name=f"only {layer(41)}").click()
+    remarks.get_by_text(f"{ROWS} rows", exact=True).wait_for()

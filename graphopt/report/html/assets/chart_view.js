@@ -38,7 +38,7 @@
   /** The chart's data as a table, made when it is opened. */
   function disclosure(data, links) {
     const details = el("details", {}, el("summary", {}, "Data"));
-    details.addEventListener("toggle", () => details.append(graphopt.table(data(), links)), { once: true });
+    details.addEventListener("toggle", () => details.append(graphopt.table(data(), links).element), { once: true });
     return details;
   }
 
@@ -155,7 +155,8 @@
    * One chart of many, by list, search, previous and next.
    * @param {object[]} charts
    * @param {object} links
-   * @returns {HTMLElement}
+   * @returns {{element: HTMLElement, about: function(string): number, only: function(string): void}} the number of charts
+   *   about a node; and to show the first of those
    */
   graphopt.gallery = function (charts, links) {
     const stage = el("div", { class: "stage" });
@@ -191,6 +192,15 @@
     });
     whenNear(stage, () => narrow(""), true);
     stage.style.minHeight = "420px";
-    return el("div", { class: "gallery" }, el("div", { class: "tools" }, previous, next, list, search, position), stage);
+    const controls = el("div", { class: "tools" }, previous, next, list, search, position);
+    const element = el("div", { class: "gallery" }, controls, stage);
+    const isAbout = (name) => (chart) => chart.kind === "histogram" && links.makerOf(chart.tensor) === name;
+    const only = (name) => {
+      search.value = "";
+      narrow("");
+      show(charts.findIndex(isAbout(name)));
+      element.scrollIntoView({ block: "start" });
+    };
+    return { element, about: (name) => charts.filter(isAbout(name)).length, only };
   };
 })();

@@ -17,6 +17,7 @@
     const node = (name, step) => (names.has(name) ? () => panel.openNode(name, step) : null);
     return {
       node,
+      makerOf: (tensor) => makers.get(tensor),
       tensor: (name, step) => (makers.has(name) ? node(makers.get(name), step) : null),
       step: (index) => (index in steps ? () => panel.openStep(index) : null),
       stepTitle: (index) => {
@@ -27,13 +28,14 @@
   }
 
   /** The graph's section. The view is made after the first paint, since its layout takes time. */
-  function graphPanel(graph) {
+  function graphPanel(graph, places) {
     const container = el("div", { id: "graph-view" });
     const panel = el("div", { id: "graph-panel" });
     const whole = el("button", { type: "button", click: () => toggle() }, "Full screen");
     const toggle = () => (document.fullscreenElement ? document.exitFullscreen() : panel.requestFullscreen());
     whole.hidden = !document.fullscreenEnabled;
-    panel.append(container);
+    const rows = graphopt.nodeRows(places);
+    panel.append(container, rows.element);
     const section = el(
       "section",
       { id: "graph", "aria-labelledby": "graph-title" },
@@ -44,7 +46,7 @@
     let made = null;
     const view = () => {
       if (made === null) {
-        made = graphopt.GraphView(container, graph, { onSelect: () => {} });
+        made = graphopt.GraphView(container, graph, { onSelect: rows.show });
         made.setTheme(theme.current());
         theme.onChange((shown) => made.setTheme(shown));
         made.ready.then(() => {
@@ -97,7 +99,14 @@
     return made;
   };
 
-  function sectionOf(section, links) {
+  function sectionOf(section, links, places) {
+    const tables = section.tables.map((data) => ({ data, made: graphopt.table(data, links) }));
+    for (const { data, made } of tables) {
+      const title = data.title && data.title !== section.title ? `${section.title}: ${data.title}` : section.title;
+      places.push({ ...made, title });
+    }
+    const gallery = section.gallery.length ? graphopt.gallery(section.gallery, links) : null;
+    if (gallery !== null) places.push({ ...gallery, title: `${section.title}: chart` });
     return el(
       "section",
       { id: section.id, "aria-labelledby": `${section.id}-title` },
@@ -106,9 +115,9 @@
       section.figures.length ? el("dl", { class: "figures" }, ...section.figures.map(figure)) : null,
       ...section.text.map((paragraph) => el("p", {}, paragraph)),
       ...section.commands.map(command),
-      ...section.tables.map((table) => part(graphopt.table(table, links), table, section)),
+      ...tables.map(({ data, made }) => part(made.element, data, section)),
       ...section.charts.map((chart) => part(graphopt.chart(chart, links), chart, section)),
-      section.gallery.length ? graphopt.gallery(section.gallery, links) : null,
+      gallery === null ? null : gallery.element,
     );
   }
 
@@ -129,9 +138,10 @@
     mark();
   }
 
-  const panel = payload.graph === null ? null : graphPanel(payload.graph);
+  const places = []; // where a node may be mentioned
+  const panel = payload.graph === null ? null : graphPanel(payload.graph, places);
   const links = linksInto(payload.graph, panel);
-  const [first, ...others] = payload.sections.map((section) => sectionOf(section, links));
+  const [first, ...others] = payload.sections.map((section) => sectionOf(section, links, places));
   const sections = [first, panel === null ? null : panel.section, ...others].filter(Boolean);
   document.querySelector("main").append(...sections);
   contents(sections);

@@ -1,11 +1,9 @@
-// Tables: sorted by any column, filtered by text and by the columns that hold few different texts.
+// Tables: sorted by any column, filtered by what stands above them (table_filters.js), drawn where they are in sight.
 "use strict";
 (function () {
   const graphopt = (window.graphopt = window.graphopt || {});
   const { el, choice, number, whenNear } = graphopt;
 
-  const FACETS = 3; // selects above a table at most
-  const FACET_VALUES = 40; // a column with more different texts isn't one to choose from
   const ROWS_WITHOUT_TOOLS = 8; // short tables can be read as they are
   const HEIGHT = 480; // px; longer tables scroll and draw only the rows in sight
   const ROW = 29; // px, as page.css has it
@@ -88,49 +86,7 @@
     };
   }
 
-  /** The columns worth a select: few different texts, and more rows than texts. */
-  function facets(data, links) {
-    const found = [];
-    data.columns.forEach((column, index) => {
-      if (column.kind !== "text" && column.kind !== "step") return;
-      const values = new Set(data.rows.map((row) => cellText(row[index], column, links)));
-      const short = [...values].every((text) => text.length <= 60);
-      if (short && values.size > 1 && values.size <= Math.min(FACET_VALUES, data.rows.length / 2)) {
-        found.push({ index, title: column.title, values: [...values].sort(collator.compare) });
-      }
-    });
-    return found.slice(0, FACETS);
-  }
-
-  function tools(data, rows, links, filter) {
-    const wanted = { text: "", facets: new Map() };
-    const apply = () =>
-      filter((row) => {
-        if (wanted.text && !row.text.includes(wanted.text)) return false;
-        return [...wanted.facets].every(([index, value]) => row.shown[index] === value);
-      });
-    let waiting = 0;
-    const search = el("input", {
-      type: "search",
-      placeholder: "Filter",
-      "aria-label": `Filter ${data.title}`,
-      input: () => {
-        clearTimeout(waiting);
-        wanted.text = search.value.trim().toLowerCase();
-        waiting = setTimeout(apply, 100);
-      },
-    });
-    const selects = facets(data, links).map(({ index, title, values }) =>
-      choice(title, [["\u0000", "all"], ...values.map((value) => [value, value || "(none)"])], (value) => {
-        if (value === "\u0000") wanted.facets.delete(index);
-        else wanted.facets.set(index, value);
-        apply();
-      }),
-    );
-    return el("div", { class: "tools" }, search, ...selects);
-  }
-
-  function grid(container, data, rows, links, counted) {
+  function grid(container, data, rows, links, filters, counted) {
     const table = new window.Tabulator(container, {
       data: rows,
       columns: data.columns.map((_, index) => columnOf(data, index, links)),
@@ -140,6 +96,7 @@
       placeholder: "nothing matches",
     });
     table.on("tableBuilt", () => {
+      table.setFilter(filters.keeps);
       // Tabulator makes the element that scrolls no part of the grid, and the one in it a group of rows.
       container.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
       container.querySelector(".tabulator-table").setAttribute("role", "presentation");
@@ -172,7 +129,8 @@
    * A table with its heading, note and filters.
    * @param {object} data the payload's TableData
    * @param {object} links where cells lead: page.js makes it
-   * @returns {HTMLElement}
+   * @returns {{element: HTMLElement, about: function(string): number, only: function(string): void}} the number of rows
+   *   about a node; and to show those alone
    */
   graphopt.table = function (data, links) {
     const rows = data.rows.map((cells, i) => {
@@ -190,21 +148,29 @@
     const container = el("div", { class: "grid", "aria-label": data.title || "table" });
     container.style.minHeight = `${Math.min(HEIGHT, ROW * (rows.length + 1))}px`;
     let table = null;
+    const filters = graphopt.tableFilters(data, rows, links, () => {
+      if (table !== null && table.initialized) table.setFilter(filters.keeps);
+    });
     whenNear(container, () => {
-      table = grid(container, data, rows, links, counted);
+      table = grid(container, data, rows, links, filters, counted);
       container.style.minHeight = "";
     });
-    printable(container, data, () => (table === null ? rows : table.getRows("active").map((row) => row.getData())));
-    const filter = (keeps) => table !== null && table.setFilter(keeps);
+    const inSight = () => (table === null ? rows.filter(filters.keeps) : table.getRows("active").map((row) => row.getData()));
+    printable(container, data, inSight);
     const long = rows.length > ROWS_WITHOUT_TOOLS;
-    return el(
+    const element = el(
       "div",
       { class: "table" },
       data.title ? el("h3", {}, data.title) : null,
       data.note ? el("p", { class: "note" }, data.note) : null,
-      long ? tools(data, rows, links, filter) : null,
+      long ? filters.element : null,
       container,
       long ? counter : null,
     );
+    const only = (name) => {
+      if (long) filters.only(name);
+      element.scrollIntoView({ block: "start" });
+    };
+    return { element, about: filters.about, only };
   };
 })();
