@@ -16,6 +16,7 @@ import graphopt
 from benchmarks import (
     _common,
     _pruning,
+    bisect,
     block_weights,
     calibration,
     calibration_methods,
@@ -79,6 +80,13 @@ def test_scaling_makes_the_graph_it_says() -> None:
     model = scaling.synthetic(50)
     onnx.checker.check_model(model, full_check=True)
     assert len(model.graph.node) == 50
+
+
+def test_bisect_finds_what_it_plants(tmp_path: Path) -> None:
+    digits = Path(__file__).parents[1] / "calibration_data" / "digits_cnn.onnx"
+    found, right = bisect.planted(digits, bisect.middle_layer(digits), tmp_path, one=False)
+    assert right
+    assert found.reproducer is not None
 
 
 def test_dump_compiles_with_and_without(tmp_path: Path) -> None:
