@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from graphopt.backends.agreement import Agreement, OutputAgreement
     from graphopt.backends.layer_errors import ErrorReport
+    from graphopt.backends.litert_writer.writing import Written
     from graphopt.calibration import Dataset, Preprocess
     from graphopt.errors import (
         AccuracyError,
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
     from graphopt.pipeline.passes import Progress, Resources
     from graphopt.pipeline.spec import passes_to_text
     from graphopt.quant import Range, Scheme
-    from graphopt.report import Report, Verification, inspect_model
+    from graphopt.report import Inspection, Report, Verification, inspect_model
+    from graphopt.report.bisection import Bisection
     from graphopt.report.model_diff import ModelDiff
+    from graphopt.report.trace import Life
     from graphopt.targets import (
         TARGETS,
         OpRule,
@@ -94,6 +97,7 @@ _MODULES = {
     ),
     "graphopt.backends.agreement": ("Agreement", "OutputAgreement"),
     "graphopt.backends.layer_errors": ("ErrorReport",),
+    "graphopt.backends.litert_writer.writing": ("Written",),
     "graphopt.calibration": ("Dataset", "Preprocess"),
     "graphopt.errors": (
         "AccuracyError",
@@ -123,8 +127,10 @@ _MODULES = {
     "graphopt.pipeline.passes": ("Progress", "Resources"),
     "graphopt.pipeline.spec": ("passes_to_text",),
     "graphopt.quant": ("Range", "Scheme"),
-    "graphopt.report": ("Report", "Verification", "inspect_model"),
+    "graphopt.report": ("Inspection", "Report", "Verification", "inspect_model"),
+    "graphopt.report.bisection": ("Bisection",),
     "graphopt.report.model_diff": ("ModelDiff",),
+    "graphopt.report.trace": ("Life",),
     "graphopt.targets": (
         "OpRule",
         "PrecisionRule",
@@ -143,6 +149,7 @@ __all__ = [
     "TARGETS",
     "AccuracyError",
     "Agreement",
+    "Bisection",
     "Calibration",
     "CalibrationError",
     "Cancelled",
@@ -157,8 +164,10 @@ __all__ = [
     "Graph",
     "GraphoptError",
     "History",
+    "Inspection",
     "Instrument",
     "InternalError",
+    "Life",
     "Limit",
     "LoadError",
     "ModelDiff",
@@ -191,6 +200,7 @@ __all__ = [
     "Verification",
     "VerificationError",
     "Verify",
+    "Written",
     "__version__",
     "bisect",
     "calibrate",

@@ -21,6 +21,7 @@ from graphopt.calibration import Dataset, Preprocess, Source, input_specs
 from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import AccuracyError, CalibrationError
 from graphopt.ir import Graph, load, to_proto
+from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.pipeline import Context, Pass, PassManager
 from graphopt.pipeline.instruments import Moment, Moments, Reproducer, Verify
@@ -37,6 +38,7 @@ from graphopt.targets import Target
 _SAMPLES = 8
 
 
+@cancellable
 def bisect(
     model: object,
     *,
@@ -63,6 +65,7 @@ def bisect(
     base_dir: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> Bisection:
     """Find the pass that first loses what is demanded, then what in it does, and write what shows that alone.
 
