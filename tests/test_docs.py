@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from pkgutil import resolve_name
 from urllib.parse import urlparse
@@ -122,6 +123,9 @@ def test_files_and_modules_that_are_named_exist(path: Path) -> None:
 
 
 def is_defined(dotted: str) -> bool:
+    with suppress(ImportError):  # what is left is no module, or one that imports an extra
+        if importlib.util.find_spec(dotted) is not None:
+            return True
     try:
         resolve_name(dotted)
     except (ImportError, AttributeError):
