@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from graphopt.api.bisect_nodes import Isolated
 from graphopt.api.bisect_search import Fall
 from graphopt.api.choice import choose_pipeline
+from graphopt.api.emitting import check_output
 from graphopt.api.metrics import SQNR, Demand, Judge
 from graphopt.api.ranges import ranges_key
 from graphopt.api.rounding import rounding_demand
@@ -82,6 +83,20 @@ class _Part:
     inputs: Feeds
     calibration: Feeds
     sqnr_db: float
+
+
+def check_folder(folder: Path, inputs: Sequence[object]) -> None:
+    """Refuse a folder before the work begins.
+
+    Raises:
+        ConfigError: one of the `inputs` is a file that would be overwritten.
+        EmitError: it is a file, or can't be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise EmitError(f"{folder}: is a file; name a folder for the reproducer")
+    if folder.is_dir():
+        for name in FILES:
+            check_output(folder / name, inputs)
 
 
 def write_reproducer(scene: Scene, folder: Path) -> ReproducerFound | None:

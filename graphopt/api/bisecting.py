@@ -11,10 +11,9 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from graphopt.api.bisect_nodes import Isolated, blame_of, isolate
-from graphopt.api.bisect_reproducer import FILES, Scene, write_reproducer
+from graphopt.api.bisect_reproducer import Scene, check_folder, write_reproducer
 from graphopt.api.bisect_search import Fall, Search
 from graphopt.api.choice import Passes, Prune, choose_pipeline
-from graphopt.api.emitting import check_output
 from graphopt.api.metrics import SQNR, Judge, Metric, demand
 from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.calibration import Dataset, Preprocess, Source, input_specs
@@ -96,10 +95,8 @@ def bisect(
     ranges = choice.settings.ranges if ranges is None else ranges
     if choice.has(Calibrate) and source is None and ranges is None:
         raise CalibrationError(NO_SAMPLES)
-    files = () if output is None else tuple(Path(output) / name for name in FILES)
-    for path in files:
-        if path.parent.is_dir():
-            check_output(path, (model, config, source, data, ranges))
+    if output is not None:
+        check_folder(Path(output), (model, config, source, data, ranges))
     graph = load(model, base_dir=base_dir)
     given = None if source is None else open_samples(source, graph, "calibration data", preprocess)
     own = None if data is None else with_labels(open_samples(data, graph, "the data", preprocess), labels)
