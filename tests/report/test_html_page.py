@@ -12,7 +12,18 @@ import pytest
 
 from graphopt.errors import EmitError
 from graphopt.report.html.page import report_html, save_report
-from graphopt.report.html.payload import Payload, Section
+from graphopt.report.html.payload import (
+    Bars,
+    Column,
+    GraphSteps,
+    HistogramData,
+    Payload,
+    Point,
+    Scatter,
+    Section,
+    Step,
+    TableData,
+)
 from tests.support.report_payload import (
     HOSTILE_NAMES,
     LAYERS,
@@ -62,6 +73,7 @@ def sort(found: Locator, title: str) -> None:
 
 def drawn(chart: Locator) -> Locator:
     """The canvas of a chart, scrolled to and drawn."""
+    chart.scroll_into_view_if_needed()
     canvas = chart.locator("canvas")
     canvas.scroll_into_view_if_needed()
     canvas.page.wait_for_function("(c) => Chart.getChart(c) !== undefined", arg=canvas.element_handle())
@@ -258,6 +270,30 @@ def test_what_is_printed_has_every_row_that_is_shown_and_no_graph(page: Page) ->
     page.emulate_media(media="screen")
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator(".printed").count() == 0
+
+
+def test_what_has_nothing_in_it_is_shown_as_that(browser_page: Page, tmp_path: Path) -> None:
+    nothing = Bars("Bars", "s", ("a",), ("x", "y"), ("", ""), ((None,), (None,)), logarithmic=True)
+    point = HistogramData("Histogram", "t", (0.0, 0.0), (0.0,), ())
+    none = Scatter("Scatter", "x", "y", (("s", (), True), ("one", (Point(1.0, 0.0),), False)), x_logarithmic=True)
+    table = TableData("Table", (Column("a", "node"), Column("b", "number", "bytes")), ())
+    unknown = TableData(
+        "Unknown", (Column("s", "step"), Column("t", "tensor"), Column("n", "number")), ((9, None, "exact"),)
+    )
+    sections = (
+        Section("summary", "Summary"),
+        Section("a", "A", tables=(table, unknown), charts=(nothing, none), gallery=(point,)),
+    )
+    graph = GraphSteps((), (), (Step(0, "the model", "", None, None, False, (0, 0), (0, 0)),), (), ())
+    for name, given in (("without", None), ("empty", graph)):
+        path = tmp_path / f"{name}.html"
+        save_report(path, Payload("title", "1", sections, given))
+        browser_page.goto(path.as_uri())
+        drawn(browser_page.locator("#a .gallery"))
+        browser_page.locator("#a .tabulator-row").wait_for()
+        assert browser_page.locator("#a .tabulator-cell").all_inner_texts() == ["9", "", "exact"]
+        assert browser_page.locator("#graph").count() == (given is not None)
+    browser_page.locator("html[data-graph=ready]").wait_for()
 
 
 def test_the_same_payload_gives_the_same_page() -> None:

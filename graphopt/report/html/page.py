@@ -92,7 +92,7 @@ def _policy(scripts: list[str]) -> str:
     """What the page may do. Layouts run in workers made of blobs; libraries set styles on elements."""
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (
-        f"default-src 'none'; script-src {hashes} blob:; worker-src blob:; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {hashes}; worker-src blob:; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 

@@ -18,8 +18,8 @@
           const text = count > 1 ? `${place.title} (${count})` : place.title;
           return el("button", { type: "button", click: () => place.only(name) }, text);
         });
-      const head = links.length ? "About " : "Nothing else about ";
-      element.replaceChildren(head, el("bdi", { title: name }, name), links.length ? ": " : "", ...links);
+      const head = el("span", {}, links.length ? "About " : "Nothing else about ", el("bdi", { title: name }, name));
+      element.replaceChildren(head, ...links);
     }
     return { element, show };
   };

@@ -127,12 +127,14 @@
     for (const section of sections) {
       links.set(section, el("a", { href: `#${section.id}` }, section.querySelector("h2").textContent));
     }
-    document.querySelector(".contents").append(...links.values());
+    const list = document.querySelector(".contents");
+    list.append(...links.values());
     const mark = () => {
       const passed = sections.filter((section) => section.getBoundingClientRect().top < 120);
       const atEnd = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
       const current = atEnd ? sections[sections.length - 1] : passed[passed.length - 1] || sections[0];
       for (const [section, link] of links) link.toggleAttribute("aria-current", section === current);
+      if (current) list.scrollLeft = links.get(current).offsetLeft - list.offsetLeft - 40; // in a row, on narrow windows
     };
     window.addEventListener("scroll", mark, { passive: true });
     mark();
