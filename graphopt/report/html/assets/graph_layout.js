@@ -28,15 +28,19 @@
     const flipped = backEdges(count, edges);
     const ends = edges.map(({ source, target }, k) => (flipped[k] ? [target, source] : [source, target]));
     const lines = ends.filter(([a, b]) => a !== b);
-    const { ranks, sorted } = longestPaths(count, lines);
-    const forks = dominators(sorted, lines);
-    const joins = dominators([...sorted].reverse(), lines.map(([a, b]) => [b, a]));
+    const { ranks, sorted, fed } = longestPaths(count, lines);
+    // What no input leads to, constants and what is made of them, stands aside as well.
+    const light = Array.from(request.light, (asked, n) => asked || (!fed[n] && request.inputs.includes(true)));
+    const aside = ([a, b]) => light[a] || light[b];
+    const main = lines.filter((line) => !aside(line));
+    const forks = dominators(sorted, main);
+    const joins = dominators([...sorted].reverse(), main.map(([a, b]) => [b, a]));
 
-    // Slots: the nodes, then bends of edges that cross a rank, one for each source and rank.
+    // Slots: the nodes, then bends of edges that cross a rank, one for each source and rank, and one for those aside.
     const rankOf = ranks.slice();
     const width = Array.from(request.widths);
     // How hard it is to push a slot aside: nodes stay, bends give way, and what is light gives way to them.
-    const strength = Array.from(request.light, (light) => (light ? 0.1 : 100));
+    const strength = light.map((gives) => (gives ? 0.1 : 100));
     const owner = new Map();
     const links = [];
     const linked = new Set();
@@ -47,9 +51,10 @@
     const ways = ends.map(([source, target]) => {
       const way = [];
       if (source === target) return way;
+      const faint = aside([source, target]);
       let last = source;
       for (let rank = ranks[source] + 1; rank < ranks[target]; rank++) {
-        const key = source * 65536 + rank;
+        const key = (2 * source + Number(faint)) * 65536 + rank;
         let slot = owner.get(key);
         if (slot === undefined) {
           slot = rankOf.length;
@@ -58,11 +63,11 @@
           width.push(6);
           strength.push(1);
         }
-        link(last, slot, last >= count ? 8 : 1);
+        link(last, slot, faint ? 0.1 : last >= count ? 8 : 1);
         way.push(slot);
         last = slot;
       }
-      link(last, target, last >= count ? 1 : 2);
+      link(last, target, faint ? 0.1 : last >= count ? 1 : 2);
       return way;
     });
     const total = rankOf.length;
@@ -140,14 +145,14 @@
           if (--waiting[other] === 0) queue.push(other);
         }
       }
-      const fixed = Array.from(request.inputs);
-      for (const n of queue) if (fixed[n]) for (const other of below[n]) fixed[other] = true;
+      const fed = Array.from(request.inputs);
+      for (const n of queue) if (fed[n]) for (const other of below[n]) fed[other] = true;
       for (const n of [...queue].reverse()) {
-        if (below[n].length && (source[n] || !fixed[n])) {
+        if (below[n].length && (source[n] || !fed[n])) {
           rank[n] = below[n].reduce((low, other) => Math.min(low, rank[other]), 1e9) - 1;
         }
       }
-      return { ranks: rank, sorted: queue };
+      return { ranks: rank, sorted: queue, fed };
     }
 
     /** For each node that several edges lead to, the last node that all ways to it pass; −1 for others, and for none. */

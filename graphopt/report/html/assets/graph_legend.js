@@ -5,21 +5,22 @@
   const CHANGES = [["added", "+ added"], ["changed", "~ changed"], ["removed", "− removed"]];
   const PRECISIONS = [
     ["p-int8", "8 bits"], ["p-int4", "4 bits"], ["p-half", "16 bits"], ["p-float", "float32"], ["p-mixed", "mixed"],
+    ["", "not known"],
   ];
 
   /** @returns {HTMLElement[]} the entries for a visible graph */
   graphopt.graphLegend = function graphLegend(visible, byPrecision) {
     const nodes = [...visible.nodes.values()];
-    const entry = (name, text) => graphopt.el("span", { class: "gv-key" }, graphopt.el("i", { class: `gv-swatch gv-${name}` }), text);
-    const has = (test) => nodes.some(test);
-    const entries = CHANGES.filter(([change]) => (change === "removed" || !byPrecision) && has((n) => n.change === change)).map(([c, t]) => entry(c, t));
+    const swatch = (name) => graphopt.el("i", { class: `gv-swatch gv-${name}` });
+    const entry = ([name, text]) => graphopt.el("span", { class: "gv-key" }, swatch(name), text);
+    const drawn = (change) => [...nodes, ...visible.edges].some((each) => each.change === change);
+    const entries = CHANGES.filter(([change]) => drawn(change)).map(entry);
     if (byPrecision) {
       const known = new Set(nodes.map((node) => graphopt.precisionClass(node.precision)));
-      entries.push(...PRECISIONS.filter(([name]) => known.has(name)).map(([name, text]) => entry(name, text)));
-      if (known.has("")) entries.push(entry("plain", "no precision known"));
+      entries.push(...PRECISIONS.filter(([name]) => known.has(name)).map(entry));
     }
-    if (has((node) => node.kind === "group")) entries.push(entry("group", "▸ group: click to open"));
-    if (visible.edges.some((edge) => edge.via.length)) entries.push(entry("quantized", "Q/DQ on the edge"));
+    if (nodes.some((node) => node.kind === "group")) entries.push(entry(["group", "▸ group: click to open"]));
+    if (visible.edges.some((edge) => edge.via.length)) entries.push(entry(["quantized", "Q/DQ on the edge"]));
     return entries;
   };
 })();

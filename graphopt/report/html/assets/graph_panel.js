@@ -161,8 +161,8 @@
       const said = model.remarks(step, node.name);
       const rows = [["Name", node.name]];
       if (node.scope.length) rows.push(["Inside", node.scope.join(" / ")]);
-      if (node.precision) rows.push(["Precision", node.precision]);
-      for (const badge of node.badges) rows.push(["", badge]);
+      const result = [node.precision, ...node.badges].filter(Boolean);
+      if (result.length) rows.push(["In the result", result.join(", ")]);
       const attributes = Object.entries(node.attributes);
       this.fill(
         el("h3", {}, node.op),
