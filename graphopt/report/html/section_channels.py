@@ -95,12 +95,12 @@ def _coupled(found: CouplingReport) -> Section:
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            _tensor(g.name), g.units, g.channels, g.parameters, g.macs, g.layers[0] if g.layers else "",
+            _tensor(g.name), g.units, g.channels, g.parameters, g.macs or None, g.layers[0] if g.layers else "",
             names_text(g.layers),
         )
         for g in found.groups
     )  # fmt: skip
-    tables = [TableData("Channels that can be removed together", columns, rows)] if rows else []
+    tables = [filled("Channels that can be removed together", columns, rows)] if rows else []
     if found.fixed:
         fixed = (Column("group", "tensor"), Column("units", "number", "count"), Column("layers"), Column("why"))
         kept = tuple((_tensor(g.name), g.units, names_text(g.layers), g.reason) for g in found.fixed)

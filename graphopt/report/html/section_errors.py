@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.report.html.gathered import Gathered, brief, finite
 from graphopt.report.html.payload import Bars, Cell, Column, Section, TableData
-from graphopt.report.units import counted
+from graphopt.report.units import counted, names_text
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends.layer_errors import ErrorReport
@@ -52,7 +52,7 @@ def _text(errors: ErrorReport) -> Iterator[str]:
         "No value stands for no error at all."
     )
     if errors.float_first:
-        first = ", ".join(f"'{e.node}'" for e in errors.float_first[:3])
+        first = names_text([e.node for e in errors.float_first[:3]])
         yield f"Leaving these in float (keep-float) should help the outputs most: {first}."
     reasons = Counter(layer.reason for layer in errors.unpaired)
     yield from (f"Not compared: {counted(count, 'layer')}: {reason}." for reason, count in reasons.items())

@@ -105,7 +105,7 @@ def _layers(found: Gathered) -> Iterator[Figure]:
     integer = [layer.name for layer in layers if layer.integer]
     kinds = Counter(found.real[layer.name] for layer in layers)
     note = ", ".join(f"{count} in {name}" for name, count in kinds.most_common())
-    whole = sum(count or 0 for count in found.macs.values())
+    whole = 0 if None in found.macs.values() else sum(count or 0 for count in found.macs.values())
     if whole:
         note += f"; integers: {percent_text(sum(found.macs.get(name) or 0 for name in integer) / whole)} of the MACs"
     yield Figure("Nodes in integers", f"{len(integer)} of {len(layers)}", note, "" if integer else "warning")
