@@ -20,7 +20,14 @@ from graphopt.report.html.payload import GraphSteps, NodeChange, NodeVersion, St
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SCRIPTS = ("graph_model.js", "graph_visible.js", "graph_groups.js", "graph_layout.js")
+SCRIPTS = (
+    "graph_model.js",
+    "graph_visible.js",
+    "graph_groups.js",
+    "graph_ranks.js",
+    "graph_slots.js",
+    "graph_layout.js",
+)
 OPTIONS = {"fold": True, "constants": False, "byPrecision": False, "scopes": False, "collapse": None, "opened": []}
 DRAW = """([graph, step, options]) => {
   const model = new graphopt.GraphModel(graph);

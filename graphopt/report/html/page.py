@@ -36,6 +36,8 @@ _SCRIPTS = (
     "graph_model.js",
     "graph_visible.js",
     "graph_groups.js",
+    "graph_ranks.js",
+    "graph_slots.js",
     "graph_layout.js",
     "graph_worker.js",
     "graph_style.js",

@@ -11,9 +11,10 @@
       this.waiting = new Map();
       this.count = 0;
       this.worker = null;
+      const parts = Object.entries(graphopt.layoutParts).map(([name, part]) => `${name}: ${part}`);
       const source =
-        `"use strict"; ${graphopt.layeredLayout.toString()}\n` +
-        "onmessage = ({ data }) => postMessage({ number: data.number, layout: layeredLayout(data.request) });";
+        `"use strict"; const parts = { ${parts.join(",\n")} }; ${graphopt.layeredLayout}\n` +
+        "onmessage = ({ data }) => postMessage({ number: data.number, layout: layeredLayout(data.request, parts) });";
       try {
         // A page from disk may make workers of its own blobs, but not of files beside it.
         this.url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
