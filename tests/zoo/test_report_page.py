@@ -33,7 +33,7 @@ def test_a_report_is_small_and_shows_every_step(name: str, browser_page: Page, t
         browser_page.get_by_label("Details").get_by_role("heading", name=shown, exact=True).wait_for()
     layers = browser_page.locator("#layers .table").first
     layers.scroll_into_view_if_needed()
-    link = layers.locator(".tabulator-row a").last
+    link = layers.locator(".tabulator-row a").first
     name_of_node = link.inner_text()
     link.click()
     browser_page.get_by_label("Details").get_by_text(name_of_node, exact=True).first.wait_for()
