@@ -50,7 +50,7 @@ def round_blocks(
         return None
     nodes = {node.name: node for node in pair.planned.graph.node}
     found: list[tuple[NDArray[Any], QuantParams]] = []
-    for weight in weights:
+    for weight in ctx.steps("rounding weights", weights):
         layer = weight.layer
         rounded = _round(ctx, pair, weight, nodes[layer.node.name].input[layer.data_index])
         if len(weight.tensor.outputs) == 1:

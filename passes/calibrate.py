@@ -98,8 +98,7 @@ class Calibrate(Pass):
             note=lambda text: ctx.remarks.note(None, text),
         )
         tensors = graph.tensors()
-        for number, entry in enumerate(unknown):
-            ctx.report("solving ranges", number, len(unknown))
+        for entry in ctx.steps("solving ranges", unknown):
             name = entry.tensor
             solve, statistic = method.through, statistics[name]
             through = None if solve is None or name not in tensors else response(graph, tensors[name])

@@ -57,8 +57,7 @@ class CorrectBias(Pass):
         if pair is None:
             ctx.remarks.declined(None, "no samples to measure shifts on; give them with --calibration-data")
             return
-        for number, layer in enumerate(layers):
-            ctx.report("correcting biases", number, len(layers))
+        for layer in ctx.steps("correcting biases", layers):
             if layer.kind == "MatMul" and bias_add(graph, layer) is None:
                 ctx.remarks.declined(layer.node, "it has no bias that could take a correction")
             else:

@@ -57,8 +57,7 @@ class OptimizeWeightScales(Pass):
         if not weights:
             return
         ranges, nodes = known_ranges(graph), {n.name: n for n in graph.nodes}
-        for number, (weight, importance) in enumerate(self._importance(graph, ctx, weights)):
-            ctx.report("choosing scales of weights", number, len(weights))
+        for weight, importance in self._importance(graph, ctx, weights):
             entry = weight.entry
             limit = entry.scheme.qmax
             rows = weight.rows()
@@ -79,7 +78,7 @@ class OptimizeWeightScales(Pass):
             return
         model = float_reference(graph, ctx)
         prefix = Prefix(model, affordable_samples(ctx.calibration, model, ctx), name=ctx.calibration.name)
-        for weight in weights:
+        for weight in ctx.steps("choosing scales of weights", weights):
             windows = Windows.of(weight.layers[0])
             variance = InputVariance(windows, prefix.samples)
             for layer in weight.layers:

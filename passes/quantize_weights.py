@@ -68,8 +68,7 @@ class QuantizeWeights(Pass):
             return
         nodes = {n.name: n for n in graph.nodes}
         ranges = _ranges(graph)
-        for number, entry in enumerate(entries):
-            ctx.report("storing weights", number, len(entries))
+        for entry in ctx.steps("storing weights", entries):
             tensor = constants[entry.tensor]
             params = solve_params(ranges[entry.tensor], entry.scheme)
             if entry.scheme.channel_axis is not None and entry.edges:

@@ -65,10 +65,7 @@ class RoundAdaptively(Pass):
             ctx.remarks.declined(None, "no samples to round with; give them with --calibration-data")
             return
         sweep = _Sweep(self, graph, ctx, pair)
-        changed = 0
-        for number, weight in enumerate(weights):
-            ctx.report("rounding weights", number, len(weights))
-            changed += sweep.round(weight)
+        changed = sum(sweep.round(weight) for weight in ctx.steps("rounding weights", weights))
         ctx.remarks.note(None, f"{changed} of {len(weights)} weights rounded by what their layers read")
 
 

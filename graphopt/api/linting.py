@@ -15,7 +15,7 @@ def lint(model: object, target: str | Target, *, base_dir: str | Path | None = N
     Args:
         model: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns. It is checked as it
             is, in the opset that it has.
-        target: onnxruntime, openvino, tensorrt, tflite.
+        target: onnxruntime, openvino, tensorrt, tflite, or one of your own, as in `optimize`.
         base_dir: folder of the external data of a model that isn't given as a path.
 
     Raises:

@@ -131,12 +131,13 @@ def optimize(
 
     Args:
         model: a path, bytes, an onnx.ModelProto, or what torch.onnx.export(dynamo=True) returns.
-        target: onnxruntime, openvino, tensorrt, tflite; may also come from `config`.
+        target: onnxruntime, openvino, tensorrt, tflite; one of your own, as a .toml file, "module:NAME" or a `Target`;
+            may also come from `config`.
         preset: "int8" (the default), "int8-accurate", which also recovers what 8 bits lose, "mixed", which gives each
             part the precision that serves the whole and never ships what is slower, or "float", which only simplifies.
             Or, in its place:
         config: a pipeline file (TOML).
-        passes: a pipeline as text, or passes.
+        passes: a pipeline as text, or passes, see `preset`; a pass of your own is an object, or "module:Class" in text.
         calibration_data: samples that the ranges of activations come from.
         ranges: ranges that `calibrate` found, instead of samples.
         validation_data: samples that the result is measured on; else it is measured on calibration samples.

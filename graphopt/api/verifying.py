@@ -64,7 +64,7 @@ def verify(
 
     Args:
         model: the quantized model: a path, bytes, an onnx.ModelProto.
-        target: onnxruntime, openvino, tensorrt, tflite.
+        target: onnxruntime, openvino, tensorrt, tflite, or one of your own, as in `optimize`.
         reference: the float model, to measure agreement and latency against; it needs `data`.
         data: samples, as `optimize` takes them.
         labels: one class index per row of the first output; default: the array `labels` in the samples' file.

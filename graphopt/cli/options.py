@@ -33,7 +33,9 @@ Config: TypeAlias = Annotated[
 ]
 Passes: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="PASSES", help="A pipeline, instead of a preset: fold-batch-norm,remove-dead,… See `passes`."),
+    typer.Option(
+        metavar="PASSES", help="A pipeline, instead of a preset: fold-batch-norm,my_module:MyPass{a=1},… See `passes`."
+    ),
 ]
 CalibrationData: TypeAlias = Annotated[
     str | None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from onnx import ModelProto
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes do
 
 Progress = Callable[[str, int, int | None], None]
 """(what is being done, steps done, steps in all or None) → nothing."""
+
+_Item = TypeVar("_Item")
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -82,6 +84,13 @@ class Context:
         check_cancelled()
         if self.progress is not None:
             self.progress(what, done, total)
+
+    def steps(self, what: str, items: Sequence[_Item]) -> Iterator[_Item]:
+        """The items, with a report before each and at the end. Raises as `report` does."""
+        for done, item in enumerate(items):
+            self.report(what, done, len(items))
+            yield item
+        self.report(what, len(items), len(items))
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,21 @@ def test_what_is_wrong_is_said(text: str, message: str) -> None:
         target_from_toml(text, "board")
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_goes_by_the_name_of_a_target(name: str) -> None:
+    """The same table under another name makes the same model, and lint says the same of another tool's."""
+    other = replace(TARGETS[name], name="other")
+    samples = SAMPLES / "calibration.npz"
+    made = [
+        graphopt.optimize(SAMPLES / "digits_cnn.onnx", target=target, calibration_data=samples)
+        for target in (name, other)
+    ]
+    assert made[0].model.SerializeToString(deterministic=True) == made[1].model.SerializeToString(deterministic=True)
+    for model in (r.model for r in made[:1]):
+        for judge in TARGETS.values():
+            assert graphopt.lint(model, judge) == graphopt.lint(model, replace(judge, name="other"))
+
+
 def test_a_target_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from dataclasses import replace\nfrom graphopt import TARGETS\n"
     code += "BOARD = replace(TARGETS['tflite'], name='board', engine='')\nBROKEN = replace(BOARD, name='a b')\n"
