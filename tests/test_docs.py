@@ -122,6 +122,15 @@ def test_files_and_modules_that_are_named_exist(path: Path) -> None:
     assert [name for name in public if not is_defined(name)] == []
 
 
+@pytest.mark.parametrize("path", ALL, ids=named)
+def test_rows_of_tables_have_as_many_cells_as_their_headings(path: Path) -> None:
+    cells = 0
+    for line in FILES[path].prose:
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert found in (0, cells) or cells == 0, line
+        cells = found
+
+
 def is_defined(dotted: str) -> bool:
     with suppress(ImportError):  # what is left is no module, or one that imports an extra
         if importlib.util.find_spec(dotted) is not None:
