@@ -76,7 +76,7 @@ Prune: TypeAlias = Annotated[
     ),
 ]
 Skip: TypeAlias = Annotated[
-    list[str] | None, typer.Option(metavar="PASS", help="Leave this pass out. May be repeated, or a,b,c.")
+    list[str] | None, typer.Option(metavar="PASS", help="Leave this pass out. Repeatable, or a,b,c.")
 ]
 KeepFloat: TypeAlias = Annotated[
     list[str] | None,
