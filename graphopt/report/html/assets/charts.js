@@ -78,6 +78,15 @@
     };
   }
 
+  /** Text on a ground of its own, so that lines behind it don't cross it. */
+  function write(ctx, text, left, bottom) {
+    const ink = ctx.fillStyle;
+    ctx.fillStyle = theme.color("bg");
+    ctx.fillRect(left - 2, bottom - 11.5, ctx.measureText(text).width + 4, 15);
+    ctx.fillStyle = ink;
+    ctx.fillText(text, left, bottom);
+  }
+
   /** Vertical lines with their names at the top, one row each so that close ones stay legible. */
   function lines(marks) {
     return {
@@ -98,12 +107,7 @@
           ctx.stroke();
           const text = `${label}: ${number(value)}`;
           const width = ctx.measureText(text).width;
-          const left = x + 6 + width > area.right ? x - 6 - width : x + 6;
-          const ink = ctx.fillStyle;
-          ctx.fillStyle = theme.color("bg");
-          ctx.fillRect(left - 2, area.top + 2 + 17 * k, width + 4, 15);
-          ctx.fillStyle = ink;
-          ctx.fillText(text, left, area.top + 13.5 + 17 * k);
+          write(ctx, text, x + 6 + width > area.right ? x - 6 - width : x + 6, area.top + 13.5 + 17 * k);
         });
         ctx.restore();
       },
@@ -166,9 +170,9 @@
         dataset.data.forEach((point, i) => {
           if (!point.mark) return;
           const { x, y } = chart.getDatasetMeta(k).data[i];
-          const leftwards = x > (area.left + area.right) / 2;
-          ctx.textAlign = leftwards ? "right" : "left";
-          ctx.fillText(point.label, x + (leftwards ? -10 : 10), y < area.top + 16 ? y + 16 : y - 8);
+          const width = ctx.measureText(point.label).width;
+          const left = x > (area.left + area.right) / 2 ? x - 12 - width : x + 12;
+          write(ctx, point.label, left, y < area.top + 16 ? y + 18 : y - 10);
         }),
       );
       ctx.restore();

@@ -45,8 +45,8 @@
 
   function seconds(value) {
     const size = Math.abs(value);
-    if (size >= 1) return `${value.toFixed(2)} s`;
-    if (size >= 1e-4 || size === 0) return `${(1e3 * value).toFixed(size < 1e-2 ? 2 : 1)} ms`;
+    if (size >= 1 || size === 0) return `${value.toFixed(size ? 2 : 0)} s`;
+    if (size >= 1e-4) return `${(1e3 * value).toFixed(size < 1e-2 ? 2 : 1)} ms`;
     return `${(1e6 * value).toFixed(1)} µs`;
   }
 

@@ -125,6 +125,13 @@
     });
   }
 
+  /** The table without columns in which no row has anything. */
+  function withoutEmpty(data) {
+    const kept = data.columns.map((_, k) => k).filter((k) => data.rows.some((row) => row[k] !== null && row[k] !== ""));
+    if (kept.length === 0) return data;
+    return { ...data, columns: kept.map((k) => data.columns[k]), rows: data.rows.map((row) => kept.map((k) => row[k])) };
+  }
+
   /**
    * A table with its heading, note and filters.
    * @param {object} data the payload's TableData
@@ -132,7 +139,8 @@
    * @returns {{element: HTMLElement, about: function(string): number, only: function(string): void}} the number of rows
    *   about a node; and to show those alone
    */
-  graphopt.table = function (data, links) {
+  graphopt.table = function (given, links) {
+    const data = withoutEmpty(given);
     const rows = data.rows.map((cells, i) => {
       const shown = cells.map((cell, k) => cellText(cell, data.columns[k], links));
       const row = { id: i, shown, text: shown.join("\n").toLowerCase() };
