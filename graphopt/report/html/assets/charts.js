@@ -7,6 +7,7 @@
   const NAME = 42; // characters of an item's name beside its bar
   const SERIES = 5; // colours that page.css has
   const BAR = 17; // px
+  const FEW = 8; // points of a scatter that are all named
   const color = (k) => theme.color(`series-${(k % SERIES) + 1}`);
 
   /** The end of a long name, which tells layers apart. */
@@ -78,13 +79,16 @@
     };
   }
 
-  /** Text on a ground of its own, so that lines behind it don't cross it. */
+  /** Text with a rim in the colour of the ground, legible in front of lines. */
   function write(ctx, text, left, bottom) {
-    const ink = ctx.fillStyle;
-    ctx.fillStyle = theme.color("bg");
-    ctx.fillRect(left - 2, bottom - 11.5, ctx.measureText(text).width + 4, 15);
-    ctx.fillStyle = ink;
+    ctx.save();
+    ctx.setLineDash([]);
+    ctx.lineJoin = "round";
+    ctx.lineWidth = 4;
+    ctx.strokeStyle = theme.color("bg");
+    ctx.strokeText(text, left, bottom);
     ctx.fillText(text, left, bottom);
+    ctx.restore();
   }
 
   /** Vertical lines with their names at the top, one row each so that close ones stay legible. */
@@ -158,18 +162,19 @@
     };
   }
 
-  /** The names of marked points, beside them. */
-  const markedNames = {
-    id: "marked",
+  /** The names of marked points beside them; of all where there are few. */
+  const names = {
+    id: "names",
     afterDatasetsDraw(chart) {
       const { ctx, chartArea: area } = chart;
+      const few = chart.data.datasets.reduce((sum, { data }) => sum + data.length, 0) <= FEW;
       ctx.save();
-      ctx.font = "600 12px system-ui, sans-serif";
-      ctx.fillStyle = theme.color("fg");
       chart.data.datasets.forEach((dataset, k) =>
         dataset.data.forEach((point, i) => {
-          if (!point.mark) return;
+          if (!point.mark && !few) return;
           const { x, y } = chart.getDatasetMeta(k).data[i];
+          ctx.font = `${point.mark ? "600 " : ""}12px system-ui, sans-serif`;
+          ctx.fillStyle = theme.color(point.mark ? "fg" : "muted");
           const width = ctx.measureText(point.label).width;
           const left = x > (area.left + area.right) / 2 ? x - 12 - width : x + 12;
           write(ctx, point.label, left, y < area.top + 16 ? y + 18 : y - 10);
@@ -202,7 +207,7 @@
       pointRadius: points.map((point) => (point.mark ? 8 : 4)),
       pointHoverRadius: 8,
     }));
-    return { height: 340, config: { type: "scatter", data: { datasets }, options, plugins: [markedNames] } };
+    return { height: 340, config: { type: "scatter", data: { datasets }, options, plugins: [names] } };
   }
 
   graphopt.chartConfig = { bars, histogram, scatter };
