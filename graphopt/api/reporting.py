@@ -153,16 +153,13 @@ class Reporting:
             return report.verification.latency
         if report.mixed is not None and report.mixed.shipped.latency is not None:
             return report.mixed.shipped.latency
-        if target is None or samples is None:
-            lacking = "no target is given" if target is None else "there are no samples"
-            self._notes.append(f"latency isn't measured: {lacking}")
-            return None
-        engine = find_engine(target)
-        if engine.run is None:
-            self._notes.append(f"latency isn't measured: {engine.title} doesn't run on this machine")
-            return None
 
         def measure() -> Latency:
+            if target is None or samples is None:
+                raise ConfigError("no target is given" if target is None else "there are no samples")
+            engine = find_engine(target)
+            if engine.run is None:
+                raise ConfigError(f"{engine.title} doesn't run on this machine")
             engine.require()
             feed = next(iter(samples))
             reference = runnable(model, base_dir)
@@ -175,7 +172,7 @@ class Reporting:
         if self.watch.planning is None or not graph.plan.quantized_nodes:
             return None
         if samples is None:
-            self._notes.append("errors of layers aren't measured: there are no samples")
+            self._notes.append("errors of layers: not available: there are no samples")
             return None
         return self._try("errors of layers", lambda: self.watch.errors(graph, samples.limited(_ERROR_SAMPLES), threads))
 

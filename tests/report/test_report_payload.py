@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,18 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[graphopt.Result
     return optimize(folder, output=folder / "out.onnx", instruments=[Numerics()], **samples)
 
 
+def check_last_step(result: graphopt.Result, data: dict[str, Any]) -> None:
+    """That the last step is the result, and the passes are those of its records."""
+    count = len(data["graph"]["steps"])
+    found = [node for node in data["graph"]["nodes"] if node["until"] == count]
+    shown = {n["name"]: (n["op"], n["inputs"], n["outputs"]) for n in found}
+    assert shown == {n.name: (n.op_type, list(n.input), list(n.output)) for n in result.model.graph.node}
+    assert len(found) == len(shown)
+    assert steps_of(data)[1:] == [record.name for record in result.report.passes]
+    indices = [record.index for record in result.report.passes]
+    assert [step["index"] for step in data["graph"]["steps"][1:]] == indices == list(range(1, count))
+
+
 def steps_of(data: dict[str, Any]) -> list[str]:
     return [step["title"] for step in data["graph"]["steps"]]
 
@@ -88,7 +101,7 @@ def test_a_quantized_model_has_its_sections(quantized) -> None:
     assert data["version"] == graphopt.__version__
     names = [s["id"] for s in data["sections"]]
     assert names == ["summary", "passes", "layers", "errors", "calibration", "channels", "remarks"]
-    assert nodes_of(data) == {node.name for node in result.graph.nodes}
+    check_last_step(result, data)
     summary = section(data, "summary")
     figures = {figure["label"]: figure for figure in summary["figures"]}
     assert figures["Top-1"]["value"] == f"{100 * result.report.measurement.agreement.other_accuracy:.2f} %"
@@ -171,7 +184,7 @@ def test_a_float_model_has_nothing_on_8_bits(tmp_path: Path) -> None:
     _, data = optimize(tmp_path, preset="float")
     assert [s["id"] for s in data["sections"]] == ["summary", "passes", "layers", "channels", "remarks"]
     summary = section(data, "summary")
-    assert "Note: latency isn't measured: there are no samples" in summary["text"]
+    assert "Note: latency: not available: there are no samples" in summary["text"]
     assert {row["planned"] for row in table(section(data, "layers"), "Layers")} == {"float32"}
 
 
@@ -182,7 +195,7 @@ def test_given_ranges_leave_nothing_to_draw(quantized, tmp_path: Path) -> None:
     assert "come from a file" in calibration["text"][0]
     assert calibration["gallery"] == []
     assert "errors" not in [s["id"] for s in data["sections"]]
-    assert any("errors of layers aren't measured" in text for text in section(data, "summary")["text"])
+    assert any("errors of layers: not available" in text for text in section(data, "summary")["text"])
 
 
 def test_an_engine_that_is_missing_is_a_note_with_the_mend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -192,6 +205,14 @@ def test_an_engine_that_is_missing_is_a_note_with_the_mend(monkeypatch: pytest.M
     assert len(said) == 2  # what it makes of the result, and latency
     assert Path(result.report.output).exists()
     assert "computes in" not in table(section(data, "layers"), "Layers")[0]
+
+
+def test_a_target_without_an_engine_has_notes(tmp_path: Path) -> None:
+    board = dataclasses.replace(graphopt.find_target("openvino"), name="board", title="a board", engine="")
+    result, data = optimize(tmp_path, target=board, calibration_data=CALIBRATION)
+    said = [text for text in section(data, "summary")["text"] if "names no engine" in text]
+    assert len(said) == 2
+    check_last_step(result, data)
 
 
 def test_an_engine_that_fails_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -214,10 +235,8 @@ def test_the_guard_shows_the_run_that_ships(tmp_path: Path) -> None:
     rows = table(section(data, "guard"), "Turned back to float")
     assert [row["back in float"] for row in rows] == turned
     assert steps_of(data) == ["the model", "plan-quantization", "calibrate", "quantize-weights", "insert-qdq"]
-    assert [step["index"] for step in data["graph"]["steps"]] == [0, 1, 2, 3, 4]
-    assert [record.index for record in result.report.passes] == [1, 2, 3, 4]
     assert "keep-float" in data["graph"]["steps"][1]["options"]
-    assert nodes_of(data) == {node.name for node in result.graph.nodes}
+    check_last_step(result, data)
     layers = {row["node"]: row for row in table(section(data, "layers"), "Layers")}
     assert all(layers[name]["why"] == "turned back by the accuracy guard" for name in turned)
     remarks = table(section(data, "remarks"), "Remarks")
@@ -245,8 +264,7 @@ def test_mixed_precision_shows_the_run_that_ships(
     data_given = {"calibration_data": samples["x"], "validation_data": samples}
     result, data = optimize(tmp_path, net, preset="mixed", max_drop=100, **data_given)
     mixed = result.report.mixed
-    assert nodes_of(data) == {node.name for node in result.graph.nodes}
-    assert steps_of(data)[1:] == [record.name for record in result.report.passes]
+    check_last_step(result, data)
     found = section(data, "precision")
     rows = table(found, "Candidates")
     assert [row["candidate"] for row in rows] == [c.name for c in mixed.candidates]
@@ -269,9 +287,7 @@ def test_an_assignment_that_is_not_the_pass_s_own(tmp_path: Path) -> None:
     result, data = optimize(tmp_path, net, passes=passes, min_sqnr=30, **data_given)
     assert len(result.report.mixed.candidates) > 1
     assert not result.report.mixed.candidates[0].shipped
-    assert nodes_of(data) == {node.name for node in result.graph.nodes}
-    assert steps_of(data)[1:] == [record.name for record in result.report.passes]
-    assert [step["index"] for step in data["graph"]["steps"][1:]] == [record.index for record in result.report.passes]
+    check_last_step(result, data)
 
 
 def test_removed_channels_have_their_section(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.plots import bars
 from graphopt.ir import Graph, fixed_value
+from graphopt.passes.calibrate import Calibrate
 from graphopt.report.html.gathered import Gathered, filled, finite, sentence
 from graphopt.report.html.payload import Cell, Column, HistogramData, Section
 from graphopt.report.units import counted, percent_text
@@ -52,7 +53,8 @@ class Grid:
 def calibration_section(found: Gathered) -> Section | None:
     """A histogram of each observed tensor with its range; None where nothing was calibrated, or has a range."""
     if not found.statistics:
-        given = any(layer.integer for layer in found.report.layers)
+        planned = any(layer.integer for layer in found.report.layers)
+        given = planned and any(record.name == Calibrate.name for record in found.report.passes)
         return Section("calibration", "Calibration", (_NO_SAMPLES,)) if given else None
     chosen = grids(found.graph)
     if not any(name in chosen for name in found.statistics):  # what ships is in float
