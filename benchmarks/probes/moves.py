@@ -33,6 +33,13 @@ def resize(mode: str, transform: str, scale: float = 2.0) -> Operator:
     return build
 
 
+def resize_to_computed(net: Net, x: str) -> str:
+    """Batch and channels of the input, as exporters write the sizes of a Resize where the batch is symbolic."""
+    sizes = net.add("Concat", net.add("Shape", x, end=2), net.constant([20, 20], "int64"), axis=0)
+    given: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return net.add("Resize", x, "", "", sizes, subject=True, **given)
+
+
 def pad(value: float | None, mode: str = "constant") -> Operator:
     def build(net: Net, x: str) -> str:
         given = [] if value is None else [net.constant(np.float32(value))]
@@ -58,6 +65,7 @@ OPERATORS: dict[str, tuple[str, Operator]] = {
     "average pool of one scale": ("AveragePool", plain("AveragePool", kernel_shape=[2, 2], strides=[2, 2])),
     "global max pool": ("GlobalMaxPool", plain("GlobalMaxPool")),
     "resize nearest": ("Resize", resize("nearest", "asymmetric")),
+    "resize nearest, computed sizes": ("Resize", resize_to_computed),
     "resize nearest, half pixel": ("Resize", resize("nearest", "half_pixel")),
     "resize linear": ("Resize", resize("linear", "half_pixel")),
     "resize linear, align corners": ("Resize", resize("linear", "align_corners")),

@@ -26,6 +26,11 @@ def _nearest(_graph: Graph, node: Node) -> bool:
     return node.attr("mode", "nearest") == "nearest"
 
 
+def _fixed_sizes(_graph: Graph, node: Node) -> bool:
+    # A symbolic batch alone makes sizes something to compute. Where they are given, scales are left out, or empty.
+    return is_fixed(node.input(3) or node.input(2))
+
+
 def _interpolates(_graph: Graph, node: Node) -> bool:
     # Linear interpolation stays between its inputs, so one scale serves both sides; cubic overshoots.
     return node.attr("mode", "nearest") in ("nearest", "linear")
@@ -189,6 +194,7 @@ def _gentle(_graph: Graph, node: Node) -> bool:
 CONDITIONS: dict[str, tuple[Predicate, str]] = {
     "sole-output": (_sole_output, "its second output is used"),
     "nearest": (_nearest, "its mode isn't 'nearest'"),
+    "fixed-sizes": (_fixed_sizes, "its sizes are computed from those of the input"),
     "interpolates": (_interpolates, "cubic interpolation goes beyond its input's range"),
     "unjoined": (_unjoined, "its input can be negative, and a Concat of signed integers would be misread"),
     "floors": (_floors, "its ceil_mode is 1"),

@@ -109,8 +109,11 @@ OPENVINO = Target(
         "Reshape": _SAME_SCALE,
         "Resize": OpRule(
             Role.SAME_SCALE,
-            conditions=("nearest",),
-            source="int8 in probe 'resize nearest, Q before only', float in probe 'resize linear, Q before only'",
+            conditions=("nearest", "fixed-sizes"),
+            source=(
+                "int8 in probe 'resize nearest, Q before only', float in probe 'resize linear, Q before only', "
+                "float in probe 'resize nearest, computed sizes, Q before only'"
+            ),
         ),
         "Slice": _SAME_SCALE,
         "Split": _SAME_SCALE,

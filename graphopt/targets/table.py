@@ -14,6 +14,7 @@ _MARKS = {
 
 _CONDITIONS = {
     "sole-output": "one output",
+    "fixed-sizes": "constant sizes",
     "zero-pad": "zeros",
     "one-group": "no groups",
     "unjoined": "signed input in no Concat",

@@ -55,6 +55,11 @@ NETWORKS: dict[str, onnx.ModelProto] = {
         conv("x", "a") + "r = Relu(a)\n e = Conv<strides=[2,2]>(r, p)\n end = Relu(e)\n", p=(8, 8, 1, 1)
     ),
     "max pool": ends_in_conv(conv("x", "a") + "r = Relu(a)\n end = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)\n"),
+    "resize to another tensor's size": ends_in_conv(
+        conv("x", "a") + "r = Relu(a)\n q = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)\n z = Shape(x)\n"
+        + 'u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(q, , , z)\n'
+        + "end = Conv(u, p)\n", p=(8, 8, 1, 1)
+    ),
     "average pool": ends_in_conv(conv("x", "a") + "end = AveragePool<kernel_shape=[2,2]>(a)\n"),
     "concat": ends_in_conv(
         conv("x", "a") + conv("x", "e", "v", "c") + "j = Concat<axis=1>(a, e)\n end = Conv(j, m)\n", m=(8, 16, 1, 1)
