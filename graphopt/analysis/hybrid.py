@@ -43,6 +43,7 @@ class Hybrids:
         self.diff = diff_outlines(*sides, same_values=same_values)
         division = divide(*sides, self.diff)
         self.units, self._moved = division.units, division.moved
+        self._retyped = division.retyped
         self._twins = self.diff.matched
         ours = {*sides[0].constants, *sides[0].types}
         others = {
@@ -62,7 +63,7 @@ class Hybrids:
         """The model with these of the units applied, or None where they can't be without others."""
         items = frozenset[Item]().union(*(self.units[number].items for number in units))
         try:
-            graph = from_proto(_Mix(self._before, self._after, self._twins, self._moved, items).model())
+            graph = from_proto(_Mix(self._before, self._after, self._twins, self._moved, items).model(self._retyped))
             self._restore(graph)
             graph.sort()
             fill_types(graph)
@@ -159,7 +160,8 @@ class _Mix:
             if kind == CHANGED and index != WHOLE:
                 self.inputs[name].append(index)
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, retyped: Collection[str]) -> onnx.ModelProto:
+        """The model; types of tensors in `retyped` are left to inference."""
         ours, theirs = self.before.model, self.after.model
         mixed = onnx.ModelProto(ir_version=max(ours.ir_version, theirs.ir_version))
         versions = {entry.domain: entry.version for entry in ours.opset_import}
@@ -183,7 +185,7 @@ class _Mix:
         graph.input.extend(i for i in ours.graph.input if i.name in wanted or i.name not in stored)
         graph.output.extend(ours.graph.output)
         types = {**self.after.types, **self.before.types}
-        graph.value_info.extend(info for name, info in types.items() if name in made)
+        graph.value_info.extend(info for name, info in types.items() if name in made and name not in retyped)
         return mixed
 
     def nodes(self, ours: onnx.GraphProto, theirs: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

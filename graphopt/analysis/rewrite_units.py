@@ -3,9 +3,10 @@
     x → Conv → y        insert-qdq        x → Q → DQ ↘
                                     DQ(integers of W) → Conv → y        two parts: the pair at x, and the weight
 
-A tensor that only one of the graphs has ties together whoever makes and reads it; a tensor that different nodes make in
-them ties these nodes together. Nothing else does: unlike a `Rewrite`, which shows what belongs together, parts may
-depend on each other by their values (two layers with a factor moved between them).
+A tensor that only one of the graphs has ties together whoever makes and reads it, and so does one that has another
+element type or size in the other graph; a tensor that different nodes make in them ties these nodes together. Nothing
+else does: unlike a `Rewrite`, which shows what belongs together, parts may depend on each other by their values (two
+layers with a factor moved between them).
 """
 
 from __future__ import annotations
@@ -81,11 +82,13 @@ class Division:
         units: them.
         renamed: tensor in the second graph → its name in the first, where matched nodes make both.
         moved: nodes (name in the first graph) that are in another body.
+        retyped: tensors of both graphs that have another element type or size in the second.
     """
 
     units: tuple[Unit, ...]
     renamed: Mapping[str, str]
     moved: frozenset[str]
+    retyped: frozenset[str]
 
 
 def divide(before: Outline, after: Outline, diff: GraphDiff) -> Division:
@@ -98,6 +101,7 @@ class _Divider:
         self.before, self.after, self.diff = before, after, diff
         self.ours, self.theirs = _makers(before), _makers(after)
         self.renamed = dict(self._renamed())
+        self.retyped = self._retyped()
         self.tying = self._tying()
         self.unions: UnionFind[Item | str] = UnionFind()
 
@@ -120,7 +124,10 @@ class _Divider:
                 self._tie((CHANGED, name, index), tied)
         for name in moved:
             self._join_moved(name)
-        return Division(tuple(self._units(items)), self.renamed, moved)
+        for name in self.diff.matched:
+            self._join_retyped(name, parts.get(name, {}))
+            self._join_constants(name, parts.get(name, {}))
+        return Division(tuple(self._units(items)), self.renamed, moved, self.retyped)
 
     def _renamed(self) -> Iterable[tuple[str, str]]:
         for name, other in self.diff.matched.items():
@@ -128,6 +135,35 @@ class _Divider:
             for a, b in zip(*outputs, strict=False):
                 if a and b and a != b and b not in self.ours and a not in self.theirs:
                     yield b, a
+
+    def _retyped(self) -> frozenset[str]:
+        """Tensors of both graphs that have another element type or size in the second."""
+        types = {self.renamed.get(name, name): text for name, text in self.after.types.items()}
+        ours = self.before.types
+        return frozenset(name for name, text in ours.items() if name in types and _differ(text, types[name]))
+
+    def _join_retyped(self, name: str, parts: Iterable[int]) -> None:
+        """What passes a node of both graphs with another type goes together: tensors, and constants of another type."""
+        node, twin = self.before.nodes[name], self.after.nodes[self.diff.matched[name]]
+        tensors = [t for t in (*node.inputs, *node.outputs) if t in self.retyped]
+        changed = [
+            (CHANGED, name, k) for k in parts if k == WHOLE or self._is_other_type(node.inputs[k], twin.inputs[k])
+        ]
+        for first in (*tensors[:1], *changed[:1]):
+            self.unions.union(first, *tensors, *changed)
+
+    def _join_constants(self, name: str, parts: Iterable[int]) -> None:
+        """A layer's weight and bias are made for each other."""
+        node, twin = self.before.nodes[name], self.after.nodes[self.diff.matched[name]]
+        pairs = zip(node.inputs, twin.inputs, strict=False)
+        stored = {k for k, (a, b) in enumerate(pairs) if a in self.before.constants and b in self.after.constants}
+        changed = [(CHANGED, name, k) for k in parts if k in stored]
+        for first in changed[:1]:
+            self.unions.union(first, *changed)
+
+    def _is_other_type(self, ours: str, theirs: str) -> bool:
+        a, b = _type(self.before, ours), _type(self.after, theirs)
+        return a is not None and b is not None and _differ(a, b)
 
     def _tying(self) -> frozenset[str]:
         """Tensors that tie whoever touches them together, by their names in the first graph."""
@@ -140,7 +176,7 @@ class _Divider:
             if tensor in makers and self.diff.matched.get(node) != makers[tensor]
         }
         stored = self.before.constants.keys() | self.after.constants.keys()
-        return frozenset(((ours ^ theirs) - stored) | contested)
+        return frozenset(((ours ^ theirs) - stored) | contested | self.retyped)
 
     def _tie(self, item: Item, tensors: Iterable[str]) -> None:
         self._join(item, (t for t in (self.renamed.get(n, n) for n in tensors) if t in self.tying))
@@ -196,3 +232,22 @@ class _Divider:
 
 def _makers(outline: Outline) -> dict[str, str]:
     return {tensor: node.name for node in outline.nodes.values() for tensor in node.outputs if tensor}
+
+
+def _type(outline: Outline, tensor: str) -> str | None:
+    constant = outline.constants.get(tensor)
+    return outline.types.get(tensor) if constant is None else constant.type
+
+
+def _differ(ours: str, theirs: str) -> bool:
+    """Whether two types can't be those of the same tensor: sizes that only one graph knows don't tell."""
+    (dtype, sizes), (other, others) = (_parsed(text) for text in (ours, theirs))
+    if dtype != other:
+        return "unknown" not in (dtype, other)
+    pairs = zip(sizes, others, strict=False)
+    return any(a != b for a, b in pairs if a.isdigit() and b.isdigit())
+
+
+def _parsed(text: str) -> tuple[str, list[str]]:
+    dtype, _, sizes = text.partition("[")
+    return dtype, sizes.rstrip("]").split(",")

@@ -29,9 +29,10 @@ from graphopt.api.bisect_nodes import Isolated
 from graphopt.api.bisect_search import Fall
 from graphopt.api.choice import choose_pipeline
 from graphopt.api.emitting import check_output
-from graphopt.api.metrics import SQNR, Demand, Judge
+from graphopt.api.metrics import SQNR, Demand, Judge, lowest_sqnr
 from graphopt.api.ranges import ranges_key
 from graphopt.api.rounding import rounding_demand
+from graphopt.backends.agreement import Comparison, Reference
 from graphopt.calibration import Dataset, save_ranges
 from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import EmitError, GraphoptError
@@ -44,9 +45,11 @@ from graphopt.pipeline.instruments import Moment, Verify
 from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_to_toml
 from graphopt.report.bisection import ReproducerFound
+from graphopt.targets.toml import save_target
 
-FILES = ("before.onnx", "inputs.npz", "calibration.npz", "ranges.json", "pipeline.toml", "reproduce.py")
-_SAMPLES = 8  # to calibrate with
+FILES = ("before.onnx", "inputs.npz", "calibration.npz", "ranges.json", "target.toml", "pipeline.toml", "reproduce.py")
+_SAMPLES = 8  # to calibrate with; all of them, up to so many bytes, where the model is whole and these don't show it
+_MOST_BYTES = 2**28
 _SEARCHED = 32  # for the one that loses most
 # The pass alone must come this close to what its change does in the whole model: half as much noise is another loss.
 _CLOSE_DB = 3.0
@@ -126,7 +129,8 @@ def write_reproducer(scene: Scene, folder: Path) -> ReproducerFound | None:
 def _parts(scene: Scene, whole: onnx.ModelProto) -> Iterator[_Part]:
     """Parts that show the fall, the smallest first."""
     types = known_types(whole)
-    order = _worst_first(scene, whole)
+    worst = _worst(scene)
+    few = _calibration(scene, _SAMPLES)
     ruined = None if scene.isolated is None else scene.isolated.only()
     hybrid = None if ruined is None else to_proto(ruined)
     seeds = _guilty(scene.isolated, whole)
@@ -136,13 +140,16 @@ def _parts(scene: Scene, whole: onnx.ModelProto) -> Iterator[_Part]:
         if len(nodes) in tried and len(nodes) < len(whole.graph.node):
             nodes = {node.name for node in whole.graph.node}
         tried.add(len(nodes))
-        try:
-            part = _part(scene, whole, types, border_of(whole, nodes), order, hybrid)
-        except GraphoptError:  # it can't be cut there: no tensor, or a pass that fails on the part
-            part = None
-        if part is not None:
-            yield part
-        if len(nodes) == len(whole.graph.node):
+        is_whole = len(nodes) == len(whole.graph.node)
+        for most in (_SAMPLES, None) if is_whole else (_SAMPLES,):
+            calibration = few if most else _calibration(scene, most)
+            try:
+                part = _part(scene, whole, types, border_of(whole, nodes), worst, calibration, hybrid)
+            except GraphoptError:  # it can't be cut there: no tensor, or a pass that fails on the part
+                part = None
+            if part is not None:
+                yield part
+        if is_whole:
             return
 
 
@@ -151,7 +158,8 @@ def _part(
     whole: onnx.ModelProto,
     types: Mapping[str, onnx.ValueInfoProto],
     border: Border,
-    order: Feeds,
+    worst: Feeds,
+    samples: Feeds,
     hybrid: onnx.ModelProto | None,
 ) -> _Part | None:
     """The part within a border, if the passes show the fall on it."""
@@ -159,15 +167,13 @@ def _part(
     if model is None or not model.graph.output:
         return None
     names = [info.name for info in model.graph.input]
-    inputs = _recorded(whole, types, names, order[:1])
-    calibrated = scene.ctx.calibration is not None
-    calibration = _recorded(whole, types, names, order[:_SAMPLES]) if calibrated else []
-    samples = Dataset(lambda: iter(inputs), name="the recorded inputs", count=len(inputs))
-    judge = Judge(Demand(SQNR, 0.0), model, samples, scene.ctx.threads)
+    inputs, calibration = (_recorded(whole, types, names, feeds) for feeds in (worst, samples))
+    data = Dataset(lambda: iter(inputs), name="the recorded inputs", count=len(inputs))
+    judge = Judge(Demand(SQNR, 0.0), model, data, scene.ctx.threads)
     changed = None if hybrid is None else extract(hybrid, border, {**known_types(hybrid), **types})
     expected = math.inf if changed is None else judge.score(changed)
     found = judge.score(to_proto(_compiled(scene, model, calibration)))
-    least = expected + _CLOSE_DB if math.isfinite(expected) else _rounding(scene, model, samples)
+    least = expected + _CLOSE_DB if math.isfinite(expected) else _rounding(scene, model, data)
     return _Part(model, inputs, calibration, found) if found <= least else None
 
 
@@ -223,23 +229,39 @@ def _around(whole: onnx.ModelProto, seeds: Collection[str], steps: int) -> set[s
     return found
 
 
-def _worst_first(scene: Scene, whole: onnx.ModelProto) -> Feeds:
-    """The samples, those first on which the pass changes the outputs most."""
+def _worst(scene: Scene) -> Feeds:
+    """The sample on which the pass changes the outputs most."""
     before, after = (to_proto(m.snapshot.restore()) for m in (scene.fall.good, scene.fall.bad))
     feeds = [dict(feed) for feed in itertools.islice(scene.samples, _SEARCHED)]
+    reference, changed = Reference(before, scene.samples, threads=scene.ctx.threads), open_session(after)
 
     def loss(feed: dict[str, NDArray[Any]]) -> float:
-        return Judge(Demand(SQNR, 0.0), before, Dataset(lambda: iter([feed]), name=scene.samples.name)).score(after)
+        comparison = Comparison(reference.names, scene.samples.name)
+        sides = (run_session(s, feed, comparison.where, reference.names) for s in (reference.session, changed))
+        comparison.add(*sides)
+        return lowest_sqnr(comparison.result())
 
-    if len(feeds) > 1:
-        feeds.sort(key=loss)
-    return feeds
+    return [min(feeds, key=loss)] if len(feeds) > 1 else feeds
+
+
+def _calibration(scene: Scene, most: int | None) -> Feeds:
+    """The first samples of the run's; none where it had none."""
+    found: Feeds = []
+    room = _MOST_BYTES
+    for feed in itertools.islice(scene.ctx.calibration or (), most):
+        room -= sum(values.nbytes for values in feed.values())
+        if room < 0:
+            break
+        found.append(dict(feed))
+    return found
 
 
 def _recorded(
     whole: onnx.ModelProto, types: Mapping[str, onnx.ValueInfoProto], names: Sequence[str], feeds: Feeds
 ) -> Feeds:
     """What the model makes of tensors on each sample."""
+    if not feeds:
+        return []
     model = onnx.ModelProto()
     model.CopyFrom(whole)
     outputs = {info.name for info in model.graph.output}
@@ -260,7 +282,7 @@ def _write(scene: Scene, part: _Part, folder: Path, least: float) -> None:
     if part.calibration:
         _save_feeds(part.calibration, folder / "calibration.npz")
     settings = Settings(
-        target=None if scene.ctx.target is None else scene.ctx.target.name,
+        target=None if scene.ctx.target is None else save_target(scene.ctx.target, folder),
         calibration_data="calibration.npz" if part.calibration else None,
     )
     config = folder / "pipeline.toml"
