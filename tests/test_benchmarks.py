@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphopt
 from benchmarks import (
+    _browser,
     _common,
     _pruning,
     bisect,
@@ -25,6 +26,7 @@ from benchmarks import (
     litert,
     mixed,
     pruning,
+    report,
     scaling,
     sensitivity,
     small_values,
@@ -286,3 +288,15 @@ def test_block_weights_of_a_small_transformer(capsys: pytest.CaptureFixture[str]
     assert float(ours[4]) < 0.5
     assert ours[5] == "9/13"
     assert peer[:2] == ["encoder", "peer"]
+
+
+@needs_zoo
+@pytest.mark.skipif(_browser.chromium_path("") is None, reason=_browser.MISSING)
+@pytest.mark.xdist_group("browser")
+def test_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report.main(["--models", SMALL, "--samples", "1", "--turns", "1", "--keep", str(tmp_path)])
+    _, line = capsys.readouterr().out.splitlines()
+    name, nodes, megabytes, opens, *times = line.split()
+    assert (name, int(nodes)) == (SMALL, len(graphopt.load(_common.script("zoo").model(SMALL).path).nodes))
+    assert float(megabytes) == pytest.approx((tmp_path / f"{SMALL}.html").stat().st_size / 1e6, abs=0.01)
+    assert min(float(opens), float(times[2]), float(times[4])) > 0
