@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast, get_origin, get_type_hints
 
 from graphopt.errors import ConfigError, nearest
+from graphopt.ir.files import replacing
 from graphopt.ir.toml_text import toml_key, toml_table, toml_value
 from graphopt.targets.catalogue import TARGETS
 from graphopt.targets.plain import key_of, target_from_plain, to_plain
@@ -32,6 +33,7 @@ from graphopt.targets.spec import Target
 
 SUFFIX = ".toml"
 BASE = "based-on"
+SAVED = "target.toml"
 _ALL = "*"
 
 
@@ -83,6 +85,19 @@ def target_to_toml(target: Target) -> str:
             blocks.append(toml_table(f"[{key}]", flat))
         blocks += [toml_table(f"[{key}.{toml_key(n)}]", entries[n]) for n in entries if n not in flat]
     return "\n".join(blocks)
+
+
+def save_target(target: Target, folder: Path) -> str:
+    """What names the target in a pipeline file in `folder`: its own name, or for others target.toml, written there.
+
+    Raises:
+        EmitError: it can't be written.
+    """
+    if TARGETS.get(target.name) == target:
+        return target.name
+    with replacing(folder / SAVED) as file:
+        file.write(target_to_toml(target).encode())
+    return SAVED
 
 
 def _tables() -> frozenset[str]:
