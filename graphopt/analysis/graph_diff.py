@@ -3,14 +3,13 @@
     Conv_1, BatchNormalization_1      →      Conv_1 (inputs 1 and 2, output)         one rewrite: BatchNormalization_1
                                                                                      is gone, Conv_1 has changed
 
-Nodes are matched by name; those left over by the tensor that they make, then by their neighbourhood: two nodes with the
-same operator, the only ones left between nodes that are matched already. Removed, added and changed nodes that touch
-the same tensors are one rewrite, whose added nodes were born from the removed and changed ones.
+Nodes are matched by name, by the tensors that they make, and by their neighbourhood (`node_matching`). Removed, added
+and changed nodes that touch the same tensors are one rewrite, whose added nodes were born from the removed and changed
+ones.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,11 +17,10 @@ from typing import TypeAlias
 
 from networkx.utils import UnionFind
 
+from graphopt.analysis.node_matching import Side, match_nodes
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline
 
 SameValues: TypeAlias = Callable[[ConstantOutline, ConstantOutline], bool]
-_Place: TypeAlias = tuple[str, str, str, int]
-"""Operator, side, a matched neighbour, and which input of the reader it is."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,14 @@ class ChangedNode:
         before, after: the node.
         what: what has changed, in words: "input 0: x → x_dequantized", "input 1: other values", "pads: [0] → [1]".
         constants: constants that it reads have changed, or it reads other ones.
+        only_renamed: it is called otherwise, and nothing else.
     """
 
     before: NodeOutline
     after: NodeOutline
     what: tuple[str, ...]
     constants: bool
+    only_renamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class GraphDiff:
     Attributes:
         removed: nodes of the first graph that the second one hasn't got.
         added: the other way round.
-        changed: nodes of both.
+        changed: nodes of both, those with another name included.
         same: how many nodes haven't changed.
         matched: name in the first graph → name in the second, of all nodes of both.
-        rewrites: the differences in groups that belong together.
+        rewrites: the differences in groups that belong together; names alone aren't any.
         inputs, outputs: (names in the first graph, in the second) where the model's own differ; else None.
     """
 
@@ -90,8 +90,9 @@ def diff_outlines(before: Outline, after: Outline, same_values: SameValues = sam
         after: the second.
         same_values: whether two constants of the same type are equal.
     """
-    sides = _Side(before), _Side(after)
-    pair = _Pair(*sides, _Matching(*sides).result(), same_values)
+    sides = Side(before), Side(after)
+    matched = match_nodes(*sides)
+    pair = _Pair(*sides, matched, same_values, _same_tensors(*sides, matched))
     changed = tuple(pair.changed())
     taken = set(pair.matched.values())
     removed = tuple(node for name, node in before.nodes.items() if name not in pair.matched)
@@ -102,103 +103,41 @@ def diff_outlines(before: Outline, after: Outline, same_values: SameValues = sam
         changed,
         len(pair.matched) - len(changed),
         pair.matched,
-        tuple(_rewrites(removed, added, changed, before.constants.keys() | after.constants.keys())),
+        tuple(
+            _rewrites(
+                removed,
+                added,
+                [c for c in changed if not c.only_renamed],
+                before.constants.keys() | after.constants.keys(),
+                pair.names,
+            )
+        ),
         None if before.inputs == after.inputs else (before.inputs, after.inputs),
         None if before.outputs == after.outputs else (before.outputs, after.outputs),
     )
 
 
-class _Side:
-    """One of the graphs, with who makes and who reads each tensor."""
+def _same_tensors(before: Side, after: Side, matched: Mapping[str, str]) -> dict[str, str]:
+    """Tensors of the second graph → what they are called in the first, where neither name means anything in the other.
 
-    def __init__(self, outline: Outline) -> None:
-        self.outline = outline
-        self.makers = {name: node.name for node in outline.nodes.values() for name in node.outputs if name}
-        self.readers: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for node in outline.nodes.values():
-            for index, name in enumerate(node.inputs):
-                self.readers[name].append((node.name, index))
-
-    def places(self, node: NodeOutline, known: Mapping[str, str]) -> Iterator[_Place]:
-        """Where a node stands: its operator with each matched neighbour, which `known` gives a common name."""
-        for index, tensor in enumerate(node.inputs):
-            maker = self.makers.get(tensor)
-            if maker is not None and maker in known:
-                yield (node.op, "behind", known[maker], index)
-            elif tensor in self.outline.inputs:
-                yield (node.op, "behind input", str(self.outline.inputs.index(tensor)), index)
-        for tensor in filter(None, node.outputs):
-            for reader, index in self.readers.get(tensor, ()):
-                if reader in known:
-                    yield (node.op, "before", known[reader], index)
-            if tensor in self.outline.outputs:
-                yield (node.op, "before output", str(self.outline.outputs.index(tensor)), 0)
-
-
-class _Matching:
-    """Pairs nodes of both graphs."""
-
-    def __init__(self, before: _Side, after: _Side) -> None:
-        self.before, self.after = before, after
-        self.found: dict[str, str] = {}
-        self.taken: dict[str, str] = {}
-
-    def result(self) -> dict[str, str]:
-        """Name before → name after."""
-        ours, theirs = self.before.outline.nodes, self.after.outline.nodes
-        for name, node in ours.items():
-            if name in theirs and theirs[name].op == node.op:
-                self.match(name, name)
-        self.by_results()
-        while self.by_neighbours():
-            pass
-        # What is left under a name of both was replaced in its place.
-        for name in ours:
-            if name not in self.found and name in theirs and name not in self.taken:
-                self.match(name, name)
-        return {name: self.found[name] for name in ours if name in self.found}
-
-    def match(self, name: str, other: str) -> None:
-        """Two nodes are the same."""
-        self.found[name], self.taken[other] = other, name
-
-    def by_results(self) -> None:
-        """Nodes with the same operator that make a tensor of the same name."""
-        made = {(n.op, t): name for name, n in self.after.outline.nodes.items() for t in n.outputs if t}
-        for name, node in self.before.outline.nodes.items():
-            others = {made[node.op, t] for t in node.outputs if (node.op, t) in made} - self.taken.keys()
-            if name not in self.found and len(others) == 1:
-                self.match(name, others.pop())
-
-    def by_neighbours(self) -> bool:
-        """Nodes that are alone, in both graphs, with their operator beside a matched neighbour. Whether there were."""
-        ours, theirs = self.left(self.before, self.found), self.left(self.after, self.taken)
-        matches = {names[0]: theirs[place][0] for place, names in ours.items() if len(names) == len(theirs[place]) == 1}
-        before = len(self.found)
-        for name, other in matches.items():
-            if other not in self.taken:
-                self.match(name, other)
-        return len(self.found) > before
-
-    def left(self, side: _Side, matched: Mapping[str, str]) -> dict[_Place, list[str]]:
-        """The nodes of one graph that have no counterpart yet, by the places where they stand."""
-        known = {n: n for n in matched} if side is self.before else dict(matched)
-        found: dict[_Place, list[str]] = defaultdict(list)
-        for name, node in side.outline.nodes.items():
-            if name not in matched:
-                for place in side.places(node, known):
-                    found[place].append(name)
-        return found
+    Those that matched nodes make, and the graphs' inputs.
+    """
+    pairs = list(zip(before.outline.inputs, after.outline.inputs, strict=False))
+    for name, other in matched.items():
+        pairs += zip(before.outline.nodes[name].outputs, after.outline.nodes[other].outputs, strict=False)
+    ours, theirs = ({*side.makers, *side.outline.inputs} for side in (before, after))
+    return {b: a for a, b in pairs if a != b and a and b and b not in ours and a not in theirs}
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Both graphs, with their nodes matched."""
+    """Both graphs, with their nodes matched, and `names` as `_same_tensors` finds them."""
 
-    before: _Side
-    after: _Side
+    before: Side
+    after: Side
     matched: Mapping[str, str]
     same_values: SameValues
+    names: Mapping[str, str]
 
     def changed(self) -> Iterator[ChangedNode]:
         """Matched nodes that aren't the same."""
@@ -207,7 +146,7 @@ class _Pair:
             constants: list[bool] = []
             what = tuple(self.differences(node, twin, constants))
             if what:
-                yield ChangedNode(node, twin, what, any(constants))
+                yield ChangedNode(node, twin, what, any(constants), len(what) == 1 and node.name != twin.name)
 
     def differences(self, node: NodeOutline, other: NodeOutline, constants: list[bool]) -> Iterator[str]:
         """What differs, in words; into `constants`, whether it is a constant, for each pair of tensors."""
@@ -233,19 +172,9 @@ class _Pair:
             if a.type != b.type:
                 return f"{a.type} → {b.type}"
             return "" if self.same_values(a, b) else "other values"
-        if ours == theirs or self.renamed(ours, theirs):
+        if ours == theirs or self.names.get(theirs) == ours:
             return ""
         return f"{ours or 'none'} → {theirs or 'none'}"
-
-    def renamed(self, ours: str, theirs: str) -> bool:
-        """Whether matched nodes make both, and either name means nothing in the other graph."""
-        if theirs in self.before.makers or ours in self.after.makers:
-            return False
-        maker, twin = self.before.makers.get(ours), self.after.makers.get(theirs)
-        if maker is None or twin is None or self.matched.get(maker) != twin:
-            return False
-        places = self.before.outline.nodes[maker].outputs, self.after.outline.nodes[twin].outputs
-        return places[0].index(ours) == places[1].index(theirs)
 
 
 def _rewrites(
@@ -253,6 +182,7 @@ def _rewrites(
     added: Sequence[NodeOutline],
     changed: Sequence[ChangedNode],
     constants: Collection[str],
+    names: Mapping[str, str],
 ) -> Iterator[Rewrite]:
     """The connected parts of what differs.
 
@@ -263,17 +193,21 @@ def _rewrites(
     unions: UnionFind[tuple[str, str]] = UnionFind()
     first: dict[str, tuple[str, str]] = {}
 
+    def touched(side: str, node: NodeOutline) -> set[str]:
+        found = (*node.inputs, *node.outputs)
+        return {names.get(t, t) for t in found} if side == "after" else set(found)
+
     def connect(node: tuple[str, str], tensors: set[str]) -> None:
         for tensor in tensors.difference(constants, ("",)):
             unions.union(node, first.setdefault(tensor, node))
 
     for side, nodes in (("before", removed), ("after", added)):
         for node in nodes:
-            connect((side, node.name), {*node.inputs, *node.outputs})
+            connect((side, node.name), touched(side, node))
     edited = dict(first)
     for item in changed:
         name = "before", item.before.name
-        before, after = ({*n.inputs, *n.outputs} for n in (item.before, item.after))
+        before, after = touched("before", item.before), touched("after", item.after)
         connect(name, before ^ after)
         if item.constants:
             unions.union(name, *(edited[tensor] for tensor in before & after if tensor in edited))

@@ -9,6 +9,7 @@ Nothing here keeps state: calls from several threads don't disturb each other.
 from graphopt.api.bisecting import bisect
 from graphopt.api.calibrating import calibrate
 from graphopt.api.comparing import compare, compare_layers
+from graphopt.api.diffing import diff
 from graphopt.api.emitting import check_output, emit
 from graphopt.api.linting import lint
 from graphopt.api.optimizing import Result, optimize
@@ -28,6 +29,7 @@ __all__ = [
     "check_output",
     "compare",
     "compare_layers",
+    "diff",
     "emit",
     "lint",
     "optimize",

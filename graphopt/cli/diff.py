@@ -7,15 +7,20 @@ from typing import Annotated
 
 import typer
 
+from graphopt import api
+from graphopt.api.reporting import check_report
 from graphopt.cli import options
 from graphopt.cli.screen import Screen
-from graphopt.ir import load
-from graphopt.report.model_diff import diff_models, model_diff_page
+from graphopt.report.model_diff import model_diff_page
 
 
 def diff(
     before: Annotated[Path, typer.Argument(metavar="A", help="A model.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="The one to compare with it.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.html", help="Write the differences as one page, with both graphs to step between."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every difference.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -24,6 +29,9 @@ def diff(
 
     Nodes are matched by name, by the tensors that they make, and by their neighbourhood.
     """
-    found = diff_models(load(before), load(after))
-    page = model_diff_page(found, str(before), str(after), everything=everything)
+    check_report(html, (before, after))
+    found = api.diff(before, after)
+    if html is not None:
+        found.save_report(html)
+    page = model_diff_page(found, everything=everything)
     Screen(as_json, quiet).show(page, {"before": str(before), "after": str(after), **found.to_dict()})

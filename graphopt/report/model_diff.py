@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class ValueChange:
         count: how many it has.
         largest: the largest difference; NaN where values aren't numbers.
         snr_db: of the second against the first; NaN likewise.
-        text: both values, where there is one: "0.0123 → 0.0125".
+        old, new: the values, where it has a single one.
     """
 
     node: str
@@ -47,7 +48,18 @@ class ValueChange:
     count: int
     largest: float
     snr_db: float
-    text: str
+    old: float | None = None
+    new: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Both values, where it has a single one: `0.0123 → 0.0125`."""
+        return "" if self.old is None or self.new is None else f"{self.old:.6g} → {self.new:.6g}"
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether it is a scale or a zero point."""
+        return self.what in _GRID_INPUTS.values()
 
 
 @dataclass(frozen=True)
@@ -58,16 +70,44 @@ class ModelDiff:
         graph: node by node.
         values: constants with other values, in the first model's order.
         opsets: (domain, version in the first, in the second; None: it doesn't use it), where they differ.
+        titles: what the models are called.
+        notes: for each model, what loading had to change in it.
+        sides: what the models look like.
     """
 
     graph: GraphDiff
     values: tuple[ValueChange, ...]
     opsets: tuple[tuple[str, int | None, int | None], ...]
+    titles: tuple[str, str]
+    notes: tuple[tuple[str, ...], tuple[str, ...]]
+    sides: tuple[Outline, Outline] = field(repr=False)
+
+    @property
+    def changed(self) -> tuple[ChangedNode, ...]:
+        """Nodes of both models that aren't the same, and not only called otherwise."""
+        return tuple(c for c in self.graph.changed if not c.only_renamed)
+
+    @property
+    def renamed(self) -> tuple[ChangedNode, ...]:
+        """Nodes that are only called otherwise."""
+        return tuple(c for c in self.graph.changed if c.only_renamed)
 
     @property
     def is_same(self) -> bool:
-        """Whether nothing differs but names of tensors."""
-        return not self.graph and not self.opsets
+        """Whether nothing differs but the names of nodes, and of tensors inside."""
+        graph = self.graph
+        return not (graph.removed or graph.added or self.changed or graph.inputs or graph.outputs or self.opsets)
+
+    def save_report(self, path: str | Path) -> None:
+        """Write the differences as one HTML page, with both graphs; it appears complete or not at all.
+
+        Raises:
+            EmitError: it can't be written.
+        """
+        from graphopt.report.html.difference import difference_payload
+        from graphopt.report.html.page import save_report
+
+        save_report(path, difference_payload(self))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -75,16 +115,18 @@ class ModelDiff:
         return {
             "same": self.is_same,
             "unchanged": graph.same,
+            "renamed": [[c.before.name, c.after.name] for c in self.renamed],
             "removed": [_node_dict(n) for n in graph.removed],
             "added": [_node_dict(n) for n in graph.added],
             "changed": [
                 {"before": _node_dict(c.before), "after": _node_dict(c.after), "what": list(c.what)}
-                for c in graph.changed
+                for c in self.changed
             ],
             "values": [
                 {
                     "node": v.node, "input": v.index, "what": v.what, "before": v.before, "after": v.after,
                     "changed": v.changed, "count": v.count, "largest": _finite(v.largest), "snr_db": _finite(v.snr_db),
+                    "old": None if v.old is None else _finite(v.old), "new": None if v.new is None else _finite(v.new),
                 }
                 for v in self.values
             ],
@@ -99,26 +141,35 @@ class ModelDiff:
             "inputs": None if graph.inputs is None else [list(names) for names in graph.inputs],
             "outputs": None if graph.outputs is None else [list(names) for names in graph.outputs],
             "opsets": [list(entry) for entry in self.opsets],
+            "notes": [list(notes) for notes in self.notes],
         }  # fmt: skip
 
 
-def diff_models(before: Graph, after: Graph) -> ModelDiff:
-    """Compare two models; values of constants are loaded and compared, too."""
+def diff_models(before: Graph, after: Graph, titles: tuple[str, str] = ("the first", "the second")) -> ModelDiff:
+    """Compare two models; values of constants are loaded and compared, too. `titles`: what they are called."""
     sides = outline(before), outline(after)
     graph = diff_outlines(*sides, same_values=_equal)
     ours, theirs = before.facts.opset_imports, after.facts.opset_imports
     opsets = tuple((d, ours.get(d), theirs.get(d)) for d in {**ours, **theirs} if ours.get(d) != theirs.get(d))
-    return ModelDiff(graph, tuple(v for c in graph.changed for v in _values(c, *sides)), opsets)
+    values = tuple(v for c in graph.changed for v in _values(c, *sides))
+    notes = tuple(before.facts.notes), tuple(after.facts.notes)
+    return ModelDiff(graph, values, opsets, titles, notes, sides)
 
 
-def model_diff_page(found: ModelDiff, before: str, after: str, *, everything: bool = False) -> Document:
+def model_diff_page(found: ModelDiff, *, everything: bool = False) -> Document:
     """The differences as tables; `everything`: all rows instead of the first ones."""
     graph = found.graph
-    page: list[Line | Table] = [Line(f"{before} → {after}", "title")]
+    page: list[Line | Table] = [Line(" → ".join(found.titles), "title")]
+    page += [
+        Line(f"  {title}: {note}") for title, notes in zip(found.titles, found.notes, strict=True) for note in notes
+    ]
+    named = f", {len(found.renamed)} of them under other names" if found.renamed else ""
+    same = graph.same + len(found.renamed)
     if found.is_same:
-        return [*page, Line(f"  the same: {counted(graph.same, 'node')}, with the same attributes and values", "good")]
-    counts = [f"{len(graph.removed)} removed", f"{len(graph.added)} added", f"{len(graph.changed)} changed"]
-    page.append(Line(f"  nodes: {', '.join(counts)}, {graph.same} unchanged"))
+        nodes = counted(same, "node")
+        return [*page, Line(f"  the same: {nodes}, with the same attributes and values{named}", "good")]
+    counts = [f"{len(graph.removed)} removed", f"{len(graph.added)} added", f"{len(found.changed)} changed"]
+    page.append(Line(f"  nodes: {', '.join(counts)}, {same} unchanged{named}"))
     for domain, old, new in found.opsets:
         page.append(Line(f"  opset {domain or 'ai.onnx'}: {old or 'none'} → {new or 'none'}"))
     for word, names in (("inputs", graph.inputs), ("outputs", graph.outputs)):
@@ -127,7 +178,7 @@ def model_diff_page(found: ModelDiff, before: str, after: str, *, everything: bo
     limit = None if everything else _SHOWN
     page += _nodes("removed", graph.removed, limit)
     page += _nodes("added", graph.added, limit)
-    page += _rows(("changed", "operator", "what"), [_changed_row(c) for c in graph.changed], limit)
+    page += _rows(("changed", "operator", "what"), [_changed_row(c) for c in found.changed], limit)
     page += _rows(
         ("other values", "of", ">changed", ">largest change", ">SNR", ""),
         [_value_row(v) for v in found.values],
@@ -150,15 +201,15 @@ def _values(changed: ChangedNode, before: Outline, after: Outline) -> Iterator[V
 def _value_change(node: str, index: int, what: str, a: ConstantOutline, b: ConstantOutline) -> ValueChange:
     one, other = loaded(a.values), loaded(b.values)
     if one.dtype.kind not in "fiubV" or one.dtype.names:
-        return ValueChange(node, index, what, a.name, b.name, int((one != other).sum()), one.size, *_UNKNOWN, "")
+        return ValueChange(node, index, what, a.name, b.name, int((one != other).sum()), one.size, *_UNKNOWN)
     ours, theirs = one.astype(np.float64), other.astype(np.float64)
     with np.errstate(all="ignore"):
         error = theirs - ours
         signal, noise = float((ours * ours).sum()), float((error * error).sum())
     snr = 10 * math.log10(signal / noise) if signal > 0 and 0 < noise < math.inf else math.nan
-    text = f"{ours.item():.6g} → {theirs.item():.6g}" if ours.size == 1 else ""
+    single = (ours.item(), theirs.item()) if ours.size == 1 else (None, None)
     differs = int((ours != theirs).sum())
-    return ValueChange(node, index, what, a.name, b.name, differs, one.size, float(np.abs(error).max()), snr, text)
+    return ValueChange(node, index, what, a.name, b.name, differs, one.size, float(np.abs(error).max()), snr, *single)
 
 
 _UNKNOWN = (math.nan, math.nan)

@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, numpy_helper, parser
 
 from graphopt import optimize
+from graphopt.api import diff
 from graphopt.cli import main
 from graphopt.ir import load
 from graphopt.report.document import to_text
@@ -41,7 +42,28 @@ def _edited(name: str, values: np.ndarray) -> ModelProto:
 def test_a_model_is_the_same_as_itself() -> None:
     found = diff_models(load(_MODEL), load(_MODEL))
     assert found.is_same
-    assert "the same: 4 nodes" in to_text(model_diff_page(found, "a", "b"))
+    assert "the same: 4 nodes" in to_text(model_diff_page(found))
+
+
+def test_names_alone_are_no_difference() -> None:
+    text = _TEXT
+    for name in ("[conv]", "[q]", "[d]", "[act]"):
+        text = text.replace(name, f"{name[:-1]}_of_another_tool]")
+    for name in ("c", "i", "r"):
+        text = text.replace(f" {name} =", f" {name}2 =").replace(f"({name}", f"({name}2")
+    found = diff(_MODEL, parser.parse_model(text))
+    assert found.is_same
+    assert [c.after.name for c in found.renamed] == [f"{n}_of_another_tool" for n in ("conv", "q", "d", "act")]
+    same = "the same: 4 nodes, with the same attributes and values, 4 of them under other names"
+    assert same in to_text(model_diff_page(found))
+    assert found.to_dict()["changed"] == found.to_dict()["rewrites"] == []
+
+
+def test_what_loading_changed_is_said() -> None:
+    old = parser.parse_model(_TEXT.replace('"" : 17', '"" : 12'))
+    found = diff(old, _MODEL, titles=("old", "new"))
+    assert found.notes == (("brought from opset 12 to 13",), ())
+    assert "  old: brought from opset 12 to 13" in to_text(model_diff_page(found)).splitlines()
 
 
 def test_weights_are_compared_by_value() -> None:
