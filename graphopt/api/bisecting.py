@@ -41,7 +41,7 @@ _SAMPLES = 8
 def bisect(
     model: object,
     *,
-    target: str | Target | None = None,
+    target: str | Path | Target | None = None,
     preset: str | None = None,
     config: str | Path | None = None,
     passes: Passes | None = None,

@@ -27,7 +27,7 @@ def calibrate(
     model: object,
     calibration_data: Source,
     *,
-    target: str | Target | None = None,
+    target: str | Path | Target | None = None,
     preset: str | None = None,
     config: str | Path | None = None,
     passes: Passes | None = None,

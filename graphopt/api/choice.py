@@ -87,7 +87,7 @@ class Choice:
 
 
 def choose_pipeline(
-    target: str | Target | None = None,
+    target: str | Path | Target | None = None,
     *,
     preset: str | None = None,
     config: str | Path | None = None,

@@ -9,7 +9,7 @@ from graphopt.ir import load
 from graphopt.targets import Target, find_target
 
 
-def lint(model: object, target: str | Target, *, base_dir: str | Path | None = None) -> list[Finding]:
+def lint(model: object, target: str | Path | Target, *, base_dir: str | Path | None = None) -> list[Finding]:
     """Every place where a Q/DQ model of any tool breaks the target's contract, in graph order.
 
     Args:

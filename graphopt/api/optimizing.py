@@ -95,7 +95,7 @@ class Result:
 def optimize(
     model: object,
     *,
-    target: str | Target | None = None,
+    target: str | Path | Target | None = None,
     preset: str | None = None,
     config: str | Path | None = None,
     passes: Passes | None = None,

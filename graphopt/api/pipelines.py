@@ -6,13 +6,15 @@ graphopt.optimize("model.onnx", target="onnxruntime", passes=passes, calibration
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from graphopt.api.choice import choose_pipeline
 from graphopt.passes import find_pass
 from graphopt.pipeline import Pass, spec
 from graphopt.targets import Target
 
 
-def preset(name: str, target: str | Target | None = None) -> list[Pass]:
+def preset(name: str, target: str | Path | Target | None = None) -> list[Pass]:
     """The passes of a preset: "float", "int8", "int8-accurate", "mixed".
 
     Raises:

@@ -59,7 +59,7 @@ class Repair:
 
 def repair(
     model: object,
-    target: str | Target,
+    target: str | Path | Target,
     *,
     output: str | Path | None = None,
     base_dir: str | Path | None = None,

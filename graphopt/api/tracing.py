@@ -25,7 +25,7 @@ def trace(
     model: object,
     nodes: Sequence[str],
     *,
-    target: str | Target | None = None,
+    target: str | Path | Target | None = None,
     preset: str | None = None,
     config: str | Path | None = None,
     passes: Passes | None = None,

@@ -44,7 +44,7 @@ class VerificationError(GraphoptError):
 @cancellable
 def verify(
     model: object,
-    target: str | Target,
+    target: str | Path | Target,
     *,
     reference: object | None = None,
     data: Source | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from graphopt.errors import ConfigError, nearest
 from graphopt.ir.user_code import import_named, is_named
 from graphopt.quant.plan import QuantPlan
@@ -11,11 +13,12 @@ from graphopt.targets.spec import Target
 from graphopt.targets.toml import SUFFIX, read_target
 
 
-def find_target(given: str | Target) -> Target:
+def find_target(given: str | Path | Target) -> Target:
     """The target that is meant.
 
     Args:
-        given: one of `TARGETS` by name; the path of a .toml file; `module:NAME` or `file.py:NAME`; or a target itself.
+        given: one of `TARGETS` by name; the path of a .toml file, as text or a Path; `module:NAME` or `file.py:NAME`;
+            or a target itself.
 
     Raises:
         ConfigError: there is none, the message names the nearest; the file or module can't be read; or the table
@@ -24,6 +27,8 @@ def find_target(given: str | Target) -> Target:
     if isinstance(given, Target):
         check_target(given, f"target '{given.name}'")
         return given
+    if isinstance(given, Path):
+        return read_target(given)
     if given in TARGETS:
         return TARGETS[given]
     if given.lower().endswith(SUFFIX):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -419,6 +419,18 @@ def test_a_failure_that_needs_the_plan_is_reproduced_from_before_the_plan(tmp_pa
     assert named == (MakePlan(), Scale(by=2.0), NeedPlan())
     with pytest.raises(InternalError, match=r"sum 48\.0"):
         reproduce(folder)
+
+
+def test_a_target_of_ones_own_goes_into_the_reproducer(tmp_path: Path) -> None:
+    board = replace(find_target("tflite"), name="board")
+    for target, written in ((board, "target.toml"), (find_target("tflite"), "tflite")):
+        with pytest.raises(InternalError) as caught:
+            PassManager([Crash()], [Reproducer(tmp_path)]).run(toy_graph(), Context(target=target))
+        assert caught.value.reproducer is not None
+        folder = Path(caught.value.reproducer)
+        named = pipeline_from_toml((folder / "pipeline.toml").read_text(), find_pass).settings.target
+        assert named == written
+        assert find_target(folder / named if named.endswith(".toml") else named) == target
 
 
 def test_saved_ranges_go_into_the_reproducer(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_a_target_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         find_target("boards_of_mine:replace")
     with pytest.raises(ConfigError, match="no target 'tflight': did you mean 'tflite'"):
         find_target("tflight")
+    assert find_target(BOARD) == find_target(str(BOARD))
     with pytest.raises(ConfigError, match=r"can't read the target 'none\.toml': No such file"):
         find_target("none.toml")
 

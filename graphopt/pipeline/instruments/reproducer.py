@@ -33,7 +33,7 @@ from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.pipeline.passes import Context, Pass
 from graphopt.pipeline.toml import Pipeline, Settings, pipeline_to_toml
 from graphopt.quant import Range
-from graphopt.targets import TARGETS, Target, target_to_toml
+from graphopt.targets.toml import save_target
 
 _SAMPLES = 8  # enough for a calibration that resembles the real one; files stay small
 
@@ -76,21 +76,13 @@ class Reproducer(Instrument):
         (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         before = self._snapshot.restore()
         settings = Settings(
-            target=None if ctx.target is None else _save_target(ctx.target, folder),
+            target=None if ctx.target is None else save_target(ctx.target, folder),
             calibration_data=None if ctx.calibration is None else _save_samples(ctx.calibration, folder),
             ranges=None if ctx.ranges is None else _save_ranges(ctx.ranges, before, folder),
         )
         pipeline = Pipeline(self._passes[self._first - 1 : index], settings)
         (folder / "pipeline.toml").write_text(pipeline_to_toml(pipeline), encoding="utf-8")
         save(before, folder / "before.onnx")
-
-
-def _save_target(target: Target, folder: Path) -> str:
-    """Its name, or the file that it is saved in, where it is none of graphopt's own."""
-    if TARGETS.get(target.name) == target:
-        return target.name
-    (folder / "target.toml").write_text(target_to_toml(target), encoding="utf-8")
-    return "target.toml"
 
 
 def _save_samples(dataset: Dataset, folder: Path) -> str:
