@@ -321,10 +321,10 @@ def check_engine(target: Target | None, device: str | None, *, timed: bool) -> N
     """Say early that costs can't be estimated, or candidates not be timed.
 
     Raises:
-        ConfigError: the target's engine has no such device.
+        ConfigError: the target has no engine, or its engine no such device.
         UnsupportedError: candidates are `timed`, and the engine, which runs on this machine, isn't installed.
     """
-    if target is None:
+    if target is None or not (target.engine or device or timed):
         return
     engine = find_engine(target)
     engine.device(device)
