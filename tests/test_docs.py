@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")  # torch about itself
 @pytest.mark.parametrize("path", [p for p in PAGES if any(b.language in RUN for b in FILES[p].blocks)], ids=named)
 def test_all_code_runs_and_prints_what_is_shown(path: Path, folder: Path) -> None:
     runner = DocsRunner(FILES[path], folder)
