@@ -4,6 +4,7 @@
   const graphopt = (globalThis.graphopt = globalThis.graphopt || {});
   const LARGEST_ZOOM = 1.2;
   const READABLE_ZOOM = 0.45;
+  const FAR_ZOOM = 0.2;
   const MANY_NODES = 2500;
   const LABELLED_EDGES = 400;
   const LONGEST_SHAPE = 24;
@@ -20,10 +21,19 @@
       this.root = root;
       const large = size > MANY_NODES;
       this.cy = globalThis.cytoscape({
-        container: element, style: graphopt.graphStyle(root), layout: { name: "preset" }, autoungrabify: true,
-        autounselectify: true, boxSelectionEnabled: false, minZoom: 0.01, maxZoom: 3, hideEdgesOnViewport: large,
+        container: element,
+        style: graphopt.graphStyle(root),
+        layout: { name: "preset" },
+        autoungrabify: true,
+        autounselectify: true,
+        boxSelectionEnabled: false,
+        minZoom: 0.01,
+        maxZoom: 3,
+        hideEdgesOnViewport: large,
         textureOnViewport: large,
       });
+      this.far = false;
+      this.cy.on("zoom", () => this.distance());
       this.cy.on("tap", "node", ({ target }) => owner.node(target.id()));
       this.cy.on("tap", "edge", ({ target }) => owner.edge(target.data("place")));
       this.cy.on("tap", ({ target }) => target === this.cy && owner.nothing());
@@ -53,7 +63,12 @@
         places.set(id, k);
         const colour = byPrecision ? graphopt.precisionClass(node.precision) : "by-change";
         const classes = [node.kind, node.change, node.kind === "ghost" ? "" : colour].filter(Boolean);
-        items.push({ group: "nodes", data: { id, ...labels[k] }, position: { x: layout.x[k], y: layout.y[k] }, classes });
+        items.push({
+          group: "nodes",
+          data: { id, ...labels[k] },
+          position: { x: layout.x[k], y: layout.y[k] },
+          classes,
+        });
       }
       const named = edgesWithLabels(visible, layout);
       visible.edges.forEach((edge, place) => {
@@ -68,7 +83,16 @@
       this.cy.batch(() => {
         this.cy.elements().remove();
         this.cy.add(items);
+        if (this.far) this.cy.elements().addClass("far");
       });
+    }
+
+    /** From afar, nodes are filled with their colour. */
+    distance() {
+      const far = this.cy.zoom() < FAR_ZOOM;
+      if (far === this.far) return;
+      this.far = far;
+      this.cy.batch(() => this.cy.elements().toggleClass("far", far));
     }
 
     has(id) {
@@ -99,7 +123,7 @@
       const chosen = this.cy.collection(ids.filter((id) => this.has(id)).map((id) => this.cy.getElementById(id)));
       if (chosen.empty()) return;
       this.cy.fit(chosen, 60);
-      if (this.cy.zoom() > LARGEST_ZOOM) this.cy.zoom(LARGEST_ZOOM), this.cy.center(chosen);
+      if (this.cy.zoom() > LARGEST_ZOOM) (this.cy.zoom(LARGEST_ZOOM), this.cy.center(chosen));
       if (this.cy.zoom() >= READABLE_ZOOM) return;
       this.cy.zoom(0.8);
       const top = chosen.nodes().min((node) => node.position("y")).ele;
@@ -109,7 +133,7 @@
 
     fit() {
       this.cy.fit(undefined, 20);
-      if (this.cy.zoom() > LARGEST_ZOOM) this.cy.zoom(LARGEST_ZOOM), this.cy.center();
+      if (this.cy.zoom() > LARGEST_ZOOM) (this.cy.zoom(LARGEST_ZOOM), this.cy.center());
     }
 
     zoom(factor) {
@@ -123,7 +147,7 @@
     }
   };
 
-  /** Places of the edges that carry their tensor's shape: one for each tensor, the straightest. None in large graphs. */
+  /** Places of the edges that carry their tensor's shape: the straightest of each tensor. None in large graphs. */
   function edgesWithLabels(visible, layout) {
     const best = new Map();
     if (visible.nodes.size > LABELLED_EDGES) return new Set();

@@ -137,7 +137,10 @@
     const counts = new Map();
     const scopes = plain.map((node) => {
       const parts = node.id.slice(2).split(mark);
-      const prefixes = parts.slice(0, -1).map((_, k) => parts.slice(0, k + 1).join(mark)).filter(Boolean);
+      const prefixes = parts
+        .slice(0, -1)
+        .map((_, k) => parts.slice(0, k + 1).join(mark))
+        .filter(Boolean);
       for (const prefix of prefixes) counts.set(prefix, (counts.get(prefix) || 0) + 1);
       return { id: node.id, prefixes };
     });
@@ -178,7 +181,8 @@
           part.push(other);
         }
       }
-      if (part.length >= SMALLEST_GROUP && !opened.has("r:" + start)) part.forEach((id) => groupOf.set(id, "r:" + start));
+      if (part.length >= SMALLEST_GROUP && !opened.has("r:" + start))
+        part.forEach((id) => groupOf.set(id, "r:" + start));
     }
     return contract(visible, groupOf, (id, members) => described(members));
   }
@@ -205,16 +209,18 @@
     const inside = new Map([...visible.nodes].map(([id, node]) => [id, quiet(node) ? [id] : null]));
     const only = (set) => (set.size === 1 ? set.values().next().value : undefined);
     const fits = (a, b) =>
-      inside.get(a) && inside.get(b) && inside.get(a).length + inside.get(b).length <= largest &&
+      inside.get(a) &&
+      inside.get(b) &&
+      inside.get(a).length + inside.get(b).length <= largest &&
       alike(visible.nodes.get(a), visible.nodes.get(b));
     const merge = (upper, lower) => {
       for (const id of below.get(lower)) {
         above.get(id).delete(lower);
-        if (id !== upper) above.get(id).add(upper), below.get(upper).add(id);
+        if (id !== upper) (above.get(id).add(upper), below.get(upper).add(id));
       }
       for (const id of above.get(lower)) {
         below.get(id).delete(lower);
-        if (id !== upper) below.get(id).add(upper), above.get(upper).add(id);
+        if (id !== upper) (below.get(id).add(upper), above.get(upper).add(id));
       }
       inside.set(upper, [...inside.get(upper), ...inside.get(lower)]);
       inside.delete(lower);
@@ -223,11 +229,12 @@
       for (const next of below.get(id)) {
         if (!fits(id, next) || only(above.get(next)) !== id) continue;
         const onward = only(below.get(next));
-        if (below.get(id).size === 1 || (onward !== undefined && below.get(id).has(onward))) return merge(id, next), true;
+        if (below.get(id).size === 1 || (onward !== undefined && below.get(id).has(onward)))
+          return (merge(id, next), true);
       }
       return false;
     };
-    for (let again = true; again; ) {
+    for (let again = true; again;) {
       again = false;
       for (const id of visible.nodes.keys()) while (inside.get(id) && grow(id)) again = true;
     }
@@ -242,8 +249,8 @@
   /**
    * The graph with what the options and its size ask for in groups.
    * @param {object} visible as `visibleStep` makes it
-   * @param {{scopes: boolean, collapse: ?boolean, byPrecision: boolean, opened: Set<string>}} options collapse: null for
-   *   by size
+   * @param {{scopes: boolean, collapse: ?boolean, byPrecision: boolean, opened: Set<string>}} options a `collapse` of
+   *   null asks the size
    */
   function groupVisible(visible, options) {
     const { opened } = options;

@@ -15,9 +15,13 @@
   /**
    * Runs in the worker by its own text, so it may name nothing outside but its parts, which the worker gives it.
    *
-   * @param {{widths: number[], heights: number[], light: boolean[], inputs: boolean[], sources: number[], targets: number[]}}
-   *   request sizes of nodes in pixels, whether a node gives way to others and whether it is an input of the model, and
-   *   edges as places of nodes
+   * @param {object} request
+   * @param {number[]} request.widths of nodes, in pixels
+   * @param {number[]} request.heights
+   * @param {boolean[]} request.light whether a node gives way to others
+   * @param {boolean[]} request.inputs whether it is an input of the model
+   * @param {number[]} request.sources places of the nodes that edges start at
+   * @param {number[]} request.targets and lead to
    * @returns {{x: number[], y: number[], bends: number[][]}} centres of nodes, and x, y, x, y … of each edge's bends
    */
   function layeredLayout(request, parts = graphopt.layoutParts) {
@@ -34,7 +38,10 @@
     const aside = ([a, b]) => light[a] || light[b];
     const main = lines.filter((line) => !aside(line));
     const forks = parts.dominators(sorted, main);
-    const joins = parts.dominators([...sorted].reverse(), main.map(([a, b]) => [b, a]));
+    const joins = parts.dominators(
+      [...sorted].reverse(),
+      main.map(([a, b]) => [b, a]),
+    );
 
     // Slots: the nodes, then bends of edges that cross a rank, one for each source and rank, and one for those aside.
     const rankOf = ranks.slice();
@@ -46,7 +53,7 @@
     const linked = new Set();
     const link = (a, b, weight) => {
       const key = a * 4194304 + b;
-      if (!linked.has(key)) linked.add(key), links.push([a, b, weight]);
+      if (!linked.has(key)) (linked.add(key), links.push([a, b, weight]));
     };
     const ways = ends.map(([source, target]) => {
       const way = [];
@@ -107,8 +114,10 @@
       const kept = [];
       for (let i = 0; i < points.length; i += 2) {
         const straight =
-          i > 0 && i + 2 < points.length &&
-          Math.abs(points[i - 2] - points[i]) < 1 && Math.abs(points[i + 2] - points[i]) < 1;
+          i > 0 &&
+          i + 2 < points.length &&
+          Math.abs(points[i - 2] - points[i]) < 1 &&
+          Math.abs(points[i + 2] - points[i]) < 1;
         if (!straight) kept.push(points[i], points[i + 1]);
       }
       return kept;

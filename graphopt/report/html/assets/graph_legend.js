@@ -2,9 +2,17 @@
 (function () {
   "use strict";
   const graphopt = (globalThis.graphopt = globalThis.graphopt || {});
-  const CHANGES = [["added", "+ added"], ["changed", "~ changed"], ["removed", "− removed"]];
+  const CHANGES = [
+    ["added", "+ added"],
+    ["changed", "~ changed"],
+    ["removed", "− removed"],
+  ];
   const PRECISIONS = [
-    ["p-int8", "8 bits"], ["p-int4", "4 bits"], ["p-half", "16 bits"], ["p-float", "float32"], ["p-mixed", "mixed"],
+    ["p-int8", "8 bits"],
+    ["p-int4", "4 bits"],
+    ["p-half", "16 bits"],
+    ["p-float", "float32"],
+    ["p-mixed", "mixed"],
     ["", "not known"],
   ];
 

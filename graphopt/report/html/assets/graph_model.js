@@ -149,7 +149,7 @@
     life(place) {
       const versions = [place];
       while (this.madeBy.has(versions[0])) versions.unshift(this.madeBy.get(versions[0]).edit.before);
-      for (let next; (next = this.endedBy.get(versions[versions.length - 1])); ) versions.push(next.edit.after);
+      for (let next; (next = this.endedBy.get(versions[versions.length - 1]));) versions.push(next.edit.after);
       const events = [];
       versions.forEach((version, k) => {
         const node = this.graph.nodes[version];

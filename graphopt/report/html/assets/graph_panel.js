@@ -18,7 +18,11 @@
       list.append(...items.slice(from, from + SHOWN_AT_FIRST).map(render));
       const left = items.length - from - SHOWN_AT_FIRST;
       if (left <= 0) return;
-      const more = el("li", {}, el("button", { type: "button", click: () => (more.remove(), show(from + SHOWN_AT_FIRST)) }, `${left} more`));
+      const more = el(
+        "li",
+        {},
+        el("button", { type: "button", click: () => (more.remove(), show(from + SHOWN_AT_FIRST)) }, `${left} more`),
+      );
       list.append(more);
     };
     show(0);
@@ -49,20 +53,32 @@
     }
 
     link(name, step, text = name) {
-      return el("button", { type: "button", class: "gv-link", title: name, click: () => this.owner.select(name, step) }, text);
+      return el(
+        "button",
+        { type: "button", class: "gv-link", title: name, click: () => this.owner.select(name, step) },
+        text,
+      );
     }
 
     stepLink(step) {
       const { index, title } = this.model.steps[step];
-      return el("button", { type: "button", class: "gv-link", click: () => this.owner.show(step) }, index ? `${index} ${title}` : title);
+      return el(
+        "button",
+        { type: "button", class: "gv-link", click: () => this.owner.show(step) },
+        index ? `${index} ${title}` : title,
+      );
     }
 
     /** A node that a step touched: a sign, its operator, its name as a link. */
     touched(place, change, step) {
       const node = this.model.graph.nodes[place];
       return el(
-        "span", { class: `gv-change gv-${change}`, title: WORDS[change] }, graphopt.changeSigns[change],
-        el("b", {}, node.op), " ", this.link(node.name, step),
+        "span",
+        { class: `gv-change gv-${change}`, title: WORDS[change] },
+        graphopt.changeSigns[change],
+        el("b", {}, node.op),
+        " ",
+        this.link(node.name, step),
       );
     }
 
@@ -98,15 +114,20 @@
 
     rewrite([removed, added, edited], step, words) {
       const parts = [
-        ...removed.map((place) => [place, "removed"]), ...added.map((place) => [place, "added"]),
+        ...removed.map((place) => [place, "removed"]),
+        ...added.map((place) => [place, "added"]),
         ...edited.map((place) => [place, "changed"]),
       ];
       const body = el("ul", { hidden: true });
       const title = this.counted(parts);
       const first = this.model.graph.nodes[parts[0][0]].name;
       const button = el(
-        "button", {
-          type: "button", class: "gv-rewrite", "aria-expanded": "false", title: first,
+        "button",
+        {
+          type: "button",
+          class: "gv-rewrite",
+          "aria-expanded": "false",
+          title: first,
           click: () => {
             if (!body.children.length) {
               for (const [place, change] of parts) {
@@ -119,7 +140,8 @@
             if (!body.hidden) this.owner.highlight(parts.map(([place]) => place));
           },
         },
-        title, el("span", { class: "gv-note" }, ` ${first}`),
+        title,
+        el("span", { class: "gv-note" }, ` ${first}`),
       );
       return el("li", {}, button, body);
     }
@@ -170,7 +192,9 @@
         this.opener(element, place),
         now ? heading("In this step") : null,
         now ? el("p", { class: `gv-change gv-${now}` }, graphopt.changeSigns[now] + WORDS[now]) : null,
-        now === "changed" && edited ? el("ul", { class: "gv-list" }, ...edited.edit.what.map((text) => el("li", {}, text))) : null,
+        now === "changed" && edited
+          ? el("ul", { class: "gv-list" }, ...edited.edit.what.map((text) => el("li", {}, text)))
+          : null,
         said.length ? heading("What the pass said") : null,
         said.length ? longList(said, (remark) => el("li", {}, el("b", {}, remark.kind), `: ${remark.message}`)) : null,
         attributes.length ? heading("Attributes") : null,
@@ -227,13 +251,20 @@
       const maker = model.maker(edge.tensor, moment);
       this.fill(
         el("h3", {}, "Tensor"),
-        facts([["Name", edge.tensor || "a body's result"], ["Type", model.type(edge.tensor, moment) || edge.type || "not known"]]),
+        facts([
+          ["Name", edge.tensor || "a body's result"],
+          ["Type", model.type(edge.tensor, moment) || edge.type || "not known"],
+        ]),
         maker ? heading("Made by") : null,
         maker ? el("ul", { class: "gv-list" }, this.neighbour(maker, moment, true)) : null,
         heading("Read by"),
         longList(model.readers(edge.tensor, moment), (name) => this.neighbour(name, moment, false)),
         folded.length ? heading("Folded into this edge") : null,
-        folded.length ? longList([...folded].reverse(), (node) => el("li", {}, el("b", {}, node.op), " ", this.link(node.name, step))) : null,
+        folded.length
+          ? longList([...folded].reverse(), (node) =>
+              el("li", {}, el("b", {}, node.op), " ", this.link(node.name, step)),
+            )
+          : null,
       );
     }
 
@@ -242,7 +273,10 @@
       const readers = this.model.readers(element.title, step);
       this.fill(
         el("h3", {}, element.kind[0].toUpperCase() + element.kind.slice(1)),
-        facts([["Name", element.title], ["Type", element.subtitle || "not known"]]),
+        facts([
+          ["Name", element.title],
+          ["Type", element.subtitle || "not known"],
+        ]),
         readers.length ? heading("Read by") : null,
         readers.length ? longList(readers, (name) => this.neighbour(name, step, false)) : null,
       );

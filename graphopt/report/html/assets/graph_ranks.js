@@ -34,11 +34,11 @@
     return back;
   }
 
-  /** Ranks from 0: longest paths from above. Inputs, and what isn't below any, go down to just above the first reader. */
+  /** Ranks from 0: longest paths from above. Inputs, and what isn't below one, go down to just above a reader. */
   function longestPaths(size, all, inputs) {
     const below = Array.from({ length: size }, () => []);
     const waiting = new Int32Array(size);
-    for (const [a, b] of all) below[a].push(b), waiting[b]++;
+    for (const [a, b] of all) (below[a].push(b), waiting[b]++);
     const source = Array.from(waiting, (n) => n === 0);
     const queue = [];
     for (let n = 0; n < size; n++) if (source[n]) queue.push(n);

@@ -85,7 +85,7 @@
         const near = side[slot].length ? median(side[slot]) : at[slot];
         const weight = strength[slot];
         let block = { sum: ((goal < 0 ? near : at[goal]) - offset) * weight, weight, slots: [[slot, offset]] };
-        for (let left; (left = blocks[blocks.length - 1]) && left.sum * block.weight > block.sum * left.weight; ) {
+        for (let left; (left = blocks[blocks.length - 1]) && left.sum * block.weight > block.sum * left.weight;) {
           blocks.pop();
           left.sum += block.sum;
           left.weight += block.weight;
@@ -115,12 +115,15 @@
       for (const layer of layers) layer.forEach((slot, k) => beside.set(slot, [layer[k - 1], layer[k + 1]]));
       const room = (slot) => {
         const [left, right] = beside.get(slot);
-        return [left === undefined ? -1e9 : at[left] + apart(left, slot), right === undefined ? 1e9 : at[right] - apart(slot, right)];
+        return [
+          left === undefined ? -1e9 : at[left] + apart(left, slot),
+          right === undefined ? 1e9 : at[right] - apart(slot, right),
+        ];
       };
       const done = new Set();
       for (const way of ways) {
         const own = way.filter((slot) => !done.has(slot));
-        for (let from = 0; from < own.length; ) {
+        for (let from = 0; from < own.length;) {
           let [low, high] = room(own[from]);
           let to = from + 1;
           for (; to < own.length; to++) {
@@ -129,9 +132,12 @@
             low = Math.max(low, left);
             high = Math.min(high, right);
           }
-          const places = own.slice(from, to).map((slot) => at[slot]).sort((a, b) => a - b);
+          const places = own
+            .slice(from, to)
+            .map((slot) => at[slot])
+            .sort((a, b) => a - b);
           const line = Math.min(high, Math.max(low, places[places.length >> 1]));
-          for (const slot of own.slice(from, to)) at[slot] = line, done.add(slot);
+          for (const slot of own.slice(from, to)) ((at[slot] = line), done.add(slot));
           from = to;
         }
       }

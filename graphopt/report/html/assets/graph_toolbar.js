@@ -32,30 +32,59 @@
     const { el } = graphopt;
     let current = 0;
     const last = model.steps.length - 1;
-    const select = el("select", { "aria-label": "Step", class: "gv-steps", change: () => owner.show(Number(select.value)) });
+    const select = el("select", {
+      "aria-label": "Step",
+      class: "gv-steps",
+      change: () => owner.show(Number(select.value)),
+    });
     const previous = button("‹", "Previous step (left arrow)", () => move(-1));
     const next = button("›", "Next step (right arrow)", () => move(1));
     const changing = check("only steps with changes", "Leave out passes that changed nothing", () => list(), true);
     const field = el("input", {
-      type: "search", placeholder: "Search nodes ( / )", "aria-label": "Search nodes, operators and tensors",
-      input: () => found(), keydown: (event) => fieldKey(event),
+      type: "search",
+      placeholder: "Search nodes ( / )",
+      "aria-label": "Search nodes, operators and tensors",
+      input: () => found(),
+      keydown: (event) => fieldKey(event),
     });
     const results = el("ul", { class: "gv-results", hidden: true, "aria-label": "Nodes found" });
-    const fold = check("fold Q/DQ", "Draw QuantizeLinear and DequantizeLinear as marks on edges", (on) => owner.set("fold", on), options.fold);
-    const collapse = check("collapse unchanged", "Draw what the step left alone as groups; a click opens one", (on) => owner.set("collapse", on), false);
-    const scopes = check("group by name", "Put nodes whose names have the same prefix into groups", (on) => owner.set("scopes", on), options.scopes);
+    const fold = check(
+      "fold Q/DQ",
+      "Draw QuantizeLinear and DequantizeLinear as marks on edges",
+      (on) => owner.set("fold", on),
+      options.fold,
+    );
+    const collapse = check(
+      "collapse unchanged",
+      "Draw what the step left alone as groups; a click opens one",
+      (on) => owner.set("collapse", on),
+      false,
+    );
+    const scopes = check(
+      "group by name",
+      "Put nodes whose names have the same prefix into groups",
+      (on) => owner.set("scopes", on),
+      options.scopes,
+    );
     scopes.box.disabled = !graphopt.scopeSeparator(model.graph.nodes.map((node) => node.name));
     if (scopes.box.disabled) scopes.label.title = "The names have no prefixes with / or .";
-    const constants = check("constants", "Draw weights and other constants", (on) => owner.set("constants", on), options.constants);
+    const constants = check(
+      "constants",
+      "Draw weights and other constants",
+      (on) => owner.set("constants", on),
+      options.constants,
+    );
     const colour = el(
-      "select", { "aria-label": "Colour", change: () => owner.set("byPrecision", colour.value === "precision") },
-      el("option", { value: "change" }, "colour: change"), el("option", { value: "precision" }, "colour: precision"),
+      "select",
+      { "aria-label": "Colour", change: () => owner.set("byPrecision", colour.value === "precision") },
+      el("option", { value: "change" }, "colour: change"),
+      el("option", { value: "precision" }, "colour: precision"),
     );
     const close = button("close groups", "Close the groups that you have opened", () => owner.close());
     close.hidden = true;
 
-    const listed = () => model.steps.map((_, k) => k)
-      .filter((k) => !changing.box.checked || k === 0 || k === last || model.hasChanges(k));
+    const listed = () =>
+      model.steps.map((_, k) => k).filter((k) => !changing.box.checked || k === 0 || k === last || model.hasChanges(k));
 
     function move(by) {
       const steps = listed();
@@ -65,7 +94,7 @@
 
     function list() {
       const steps = listed();
-      if (!steps.includes(current)) steps.push(current), steps.sort((a, b) => a - b);
+      if (!steps.includes(current)) (steps.push(current), steps.sort((a, b) => a - b));
       select.replaceChildren(...steps.map((k) => el("option", { value: String(k) }, stepTitle(model, k))));
       select.value = String(current);
       previous.disabled = steps[0] === current;
@@ -106,8 +135,8 @@
       const all = [...results.querySelectorAll("button")];
       const to = all[all.indexOf(document.activeElement) + by];
       if (by && to) to.focus();
-      if (event.key === "Escape") results.hidden = true, field.focus();
-      if (by || event.key === "Escape") event.preventDefault(), event.stopPropagation();
+      if (event.key === "Escape") ((results.hidden = true), field.focus());
+      if (by || event.key === "Escape") (event.preventDefault(), event.stopPropagation());
     });
     const search = el("div", { class: "gv-search" }, field, results);
     search.addEventListener("focusout", (event) => {
@@ -116,14 +145,22 @@
 
     const several = model.steps.length > 2;
     const bar = el(
-      "div", { class: "gv-bar", role: "toolbar", "aria-label": "Graph" },
+      "div",
+      { class: "gv-bar", role: "toolbar", "aria-label": "Graph" },
       el("span", { class: "gv-set" }, previous, select, next, several ? changing.label : null),
       search,
-      el("span", { class: "gv-set" }, button("−", "Zoom out", () => owner.zoom(1 / 1.4)), button("+", "Zoom in", () => owner.zoom(1.4)), button("fit", "Fit the whole graph (f)", () => owner.fit())),
+      el(
+        "span",
+        { class: "gv-set" },
+        button("−", "Zoom out", () => owner.zoom(1 / 1.4)),
+        button("+", "Zoom in", () => owner.zoom(1.4)),
+        button("fit", "Fit the whole graph (f)", () => owner.fit()),
+      ),
       el("span", { class: "gv-set" }, fold.label, collapse.label, scopes.label, constants.label, colour, close),
     );
     return {
-      bar, move,
+      bar,
+      move,
       focusSearch: () => field.focus(),
       /** After a draw: which step it is, whether parts are collapsed, how many groups are open, the colour. */
       update(step, collapsed, opened, byPrecision) {

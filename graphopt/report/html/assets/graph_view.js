@@ -19,7 +19,12 @@
       this.turn = 0;
       // A difference of two models has two steps, and what differs is in the second.
       this.step = graph.steps.length === 2 ? 1 : 0;
-      this.element = el("div", { class: "gv-canvas", tabindex: "0", role: "application", "aria-roledescription": "graph" });
+      this.element = el("div", {
+        class: "gv-canvas",
+        tabindex: "0",
+        role: "application",
+        "aria-roledescription": "graph",
+      });
       this.busy = el("div", { class: "gv-busy", role: "status", hidden: true }, "laying out …");
       this.legend = el("div", { class: "gv-legend", "aria-label": "Legend" });
       this.toolbar = graphopt.graphToolbar(this.model, this.options, {
@@ -38,7 +43,12 @@
         open: (id) => this.open(id),
       });
       const stage = el("div", { class: "gv-stage" }, this.element, this.busy, this.legend);
-      const root = el("div", { class: "gv" }, this.toolbar.bar, el("div", { class: "gv-body" }, stage, this.panel.root));
+      const root = el(
+        "div",
+        { class: "gv" },
+        this.toolbar.bar,
+        el("div", { class: "gv-body" }, stage, this.panel.root),
+      );
       container.replaceChildren(root);
       root.addEventListener("keydown", (event) => this.key(event));
       this.canvas = new graphopt.GraphCanvas(this.element, root, graph.nodes.length, {

@@ -227,7 +227,8 @@
           else if (this.nodes.has("i:" + tensor)) link("i:" + tensor, this.idSince(place), tensor);
         }
         for (const tensor of node.outputs) {
-          for (const reader of before.readers.get(tensor) || []) link(this.idSince(place), this.idSince(reader), tensor);
+          for (const reader of before.readers.get(tensor) || [])
+            link(this.idSince(place), this.idSince(reader), tensor);
           if (this.nodes.has("o:" + tensor)) link(this.idSince(place), "o:" + tensor, tensor);
         }
       }
