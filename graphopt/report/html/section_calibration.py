@@ -95,7 +95,7 @@ def _text(found: Gathered, seen: Mapping[str, Histogram], chosen: Mapping[str, G
     yield from map(sentence, dict.fromkeys(notes))
     floats = sum(name not in chosen for name in seen)
     if floats:
-        yield f"Of these, {counted(floats, 'tensor')} without a range here: float in the result."
+        yield f"{counted(floats, 'observed tensor')} without a range here: float in the result."
     yield "Exact zeros aren't drawn. What is outside of the range is clipped; the share is that of whole bins."
 
 

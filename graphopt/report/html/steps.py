@@ -210,7 +210,7 @@ def _pass_step(step: PassStep, changes: _Changes, figures: tuple[tuple[str, str]
         passes_to_text([step.pass_]).removeprefix(record.name).removeprefix("{").removesuffix("}"),
         record.seconds,
         step.pass_.lossless,
-        record.changed,
+        bool(changes.removed or changes.added or changes.edits),
         (record.nodes_before, record.nodes_after),
         (record.bytes_before, record.bytes_after),
         changes.removed,
