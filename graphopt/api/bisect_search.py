@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from graphopt.api.metrics import SQNR, Demand, Judge
 from graphopt.api.rounding import rounding_demand
 from graphopt.calibration import Dataset
+from graphopt.errors import AccuracyError
 from graphopt.ir import to_proto
 from graphopt.pipeline.instruments import Moment
 from graphopt.pipeline.passes import Progress
 from graphopt.pipeline.spec import passes_to_text
 from graphopt.report.bisection import Boundary, Evaluation
+from graphopt.report.guarding import value_text
 from graphopt.report.model_diff import diff_models
 
 
@@ -50,9 +52,10 @@ class Search:
     evaluations: list[Evaluation] = field(default_factory=list[Evaluation])
 
     def demanded(self, moments: Sequence[Moment], judge: Judge) -> Fall | None:
-        """The fall below what the user demands; None where the last moment holds it.
+        """The fall below what is demanded; None where the last moment holds it.
 
         Raises:
+            AccuracyError: the first doesn't hold it either.
             GraphoptError: a model can't be measured.
         """
         last = self.value(moments[-1], judge)
@@ -60,7 +63,11 @@ class Search:
             return None
         first = self.value(moments[0], judge)
         if not judge.holds(first):
-            return None
+            where = "before any pass" if moments[0].index == 0 else f"behind pass {moments[0].index}"
+            raise AccuracyError(
+                f"{judge.demanded} isn't held by the model as it is {where}: it has "
+                f"{value_text(judge.demanded.metric, first)}; its outputs may differ from run to run"
+            )
         good, bad, values = 0, len(moments) - 1, (first, last)
         while bad - good > 1:
             middle = (good + bad) // 2

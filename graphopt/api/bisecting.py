@@ -18,7 +18,7 @@ from graphopt.api.metrics import SQNR, Judge, Metric, demand
 from graphopt.api.ranges import Calibration, read_ranges
 from graphopt.calibration import Dataset, Preprocess, Source, input_specs
 from graphopt.calibration.session import open_session, run_session
-from graphopt.errors import AccuracyError, CalibrationError
+from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
@@ -113,8 +113,6 @@ def bisect(
 
     search = Search(samples, threads, progress)
     fall = search.lossless(moments.kept) if judge is None else search.demanded(moments.kept, judge)
-    if judge is not None and fall is None and not all(e.holds for e in search.evaluations):
-        raise AccuracyError(_lost_before(judge, graph))
     isolated = None if fall is None else isolate(fall, progress)
     reproducer = None
     notes: list[str] = []
@@ -177,8 +175,3 @@ def _noise(graph: Graph, threads: int | None) -> Dataset:
             continue
         return Dataset(partial(iter, feeds), name="seeded noise", count=len(feeds))
     raise CalibrationError(f"{reason}: give samples, --data")
-
-
-def _lost_before(judge: Judge, graph: Graph) -> str:
-    done = "; ".join(graph.facts.notes)
-    return f"{judge.demanded} isn't held by the model as it came, before any pass" + (f" ({done})" if done else "")

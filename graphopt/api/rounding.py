@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.api.metrics import SQNR, Demand, Judge, lowest_sqnr
+from graphopt.api.metrics import SQNR, Demand, Judge
 from graphopt.calibration import Dataset
 from graphopt.errors import GraphoptError
 from graphopt.ir import Constant, Graph, to_proto
@@ -31,19 +31,17 @@ def rounding_demand(graph: Graph, samples: Dataset, threads: int | None, only: C
     """What outputs hold where nothing but rounding tells them from those of `graph`.
 
     Args:
-        graph: the model; it isn't changed for the caller, but its weights may be loaded.
+        graph: the model; its weights are moved.
         samples: what it runs on.
         threads: as in `open_session`.
         only: names of the constants that were rounded; None: all weights.
     """
-    moved = _moved(graph, only)
-    if not moved:
-        return Demand(SQNR, USUAL_DB)
     exact = to_proto(graph)
-    for constant, values in moved:
+    judge = Judge(Demand(SQNR, 0.0), exact, samples, threads)
+    for constant, values in _moved(graph, only):
         graph.set_values(constant, values)
     try:
-        floor = lowest_sqnr(Judge(Demand(SQNR, 0.0), exact, samples, threads).expected.compare(to_proto(graph)))
+        floor = judge.score(to_proto(graph))
     except GraphoptError:  # a size was computed from what is no weight, and moved
         floor = math.inf
     return Demand(SQNR, USUAL_DB if math.isinf(floor) else round(floor - MARGIN_DB, 1))

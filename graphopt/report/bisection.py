@@ -168,20 +168,28 @@ def bisection_page(found: Bisection) -> Document:
     if found.reproducer is not None:
         page += _reproducer(found.reproducer)
     page += [Line(f"  {note}", "warning") for note in found.notes]
+    page += _evaluations(found)
+    tests = len(found.evaluations) + (0 if found.blame is None else found.blame.tests)
+    page.append(Line(f"  {counted(tests, 'model')} measured on {found.data}, {seconds_text(found.seconds)}"))
+    return page
+
+
+def _evaluations(found: Bisection) -> Iterator[Line | Table]:
+    if not found.evaluations:
+        return
+    several = len({e.demand for e in found.evaluations}) > 1
     rows = tuple(
         (
             str(e.index),
             e.name or "the model as it came",
             value_text(found.metric, e.value),
             "holds" if e.holds else "is lost",
-            e.demand,
+            e.demand if several else "",
         )
         for e in sorted(found.evaluations, key=lambda e: e.index)
     )
-    page += [Line(), Table((">passes", "the last of them", ">value", "", "demand"), rows)]
-    tests = len(found.evaluations) + (0 if found.blame is None else found.blame.tests)
-    page.append(Line(f"  {counted(tests, 'model')} measured on {found.data}, {seconds_text(found.seconds)}"))
-    return page
+    yield Line()
+    yield Table((">passes", "the last of them", ">value", "", "demand" if several else ""), rows)
 
 
 def _outcome(found: Bisection) -> list[Line | Table]:

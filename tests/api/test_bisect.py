@@ -274,6 +274,13 @@ def test_what_the_user_gets_wrong(options: dict[str, object], message: str) -> N
         graphopt.bisect(MODEL, **{"preset": None if "preset" in options else "float", **options})
 
 
+def test_a_metric_that_the_original_does_not_hold_either() -> None:
+    """Each model is worse than the one before, whatever it is: no pass is to blame."""
+    values = iter(range(100, 0, -10))
+    with pytest.raises(graphopt.AccuracyError, match="isn't held by the model as it is before any pass"):
+        graphopt.bisect(MODEL, passes=["fold-batch-norm"], metric=lambda runs, labels: next(values), max_drop=1)
+
+
 def test_a_pipeline_that_fails_names_the_pass() -> None:
     with pytest.raises(graphopt.InternalError, match="pass 'crash' failed with RuntimeError: planted"):
         graphopt.bisect(MODEL, passes=["fold-batch-norm", Crash()])
