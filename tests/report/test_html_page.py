@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from markupsafe import escape
 
 from graphopt.errors import EmitError
 from graphopt.report.html.page import report_html, save_report
@@ -299,6 +301,18 @@ def test_what_has_nothing_in_it_is_shown_as_that(browser_page: Page, tmp_path: P
 
 def test_the_same_payload_gives_the_same_page() -> None:
     assert report_html(sample_payload()) == report_html(sample_payload())
+
+
+def test_each_library_in_the_page_has_its_licence_there() -> None:
+    page = report_html(sample_payload())
+    vendor = files("graphopt.report.html").joinpath("assets", "vendor")
+    licences = vendor.joinpath("LICENSES.md").read_text(encoding="utf-8")
+    assert escape(licences) in page
+    libraries = [file for file in vendor.iterdir() if file.name != "LICENSES.md"]
+    assert len(libraries) >= 3
+    for library in libraries:
+        assert library.name in licences
+        assert library.read_text(encoding="utf-8")[:2000] in page
 
 
 def test_the_payload_survives_in_the_page() -> None:

@@ -49,6 +49,9 @@ _SCRIPTS = (
     "page.js",
 )
 _LIBRARIES = "Tabulator, Chart.js and Cytoscape.js"
+_LICENCES = "vendor/LICENSES.md"
+"""Goes where the libraries go, as they demand."""
+
 _DIGITS = 6
 """Significant digits of numbers in the page: more than it shows anywhere."""
 
@@ -69,6 +72,7 @@ def report_html(payload: Payload) -> str:
         sheets=[Markup(_asset(name)) for name in _SHEETS],
         theme=Markup(head),
         libraries=_LIBRARIES,
+        licences=_asset(_LICENCES),
         data=Markup(_json(payload)),
         scripts=[(name, Markup(source)) for name, source in scripts],
     )
