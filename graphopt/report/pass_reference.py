@@ -19,8 +19,8 @@ _HEAD = """# Passes
 
 A pipeline is a list of passes, given as a preset (`--preset int8`), as text
 (`--passes 'fold-constants,calibrate{method=minmax}'`) or as a [TOML file](file-formats.md#pipelines).
-`graphopt passes NAME` prints one pass. "Kept" below is a promise: `--check-numerics` runs the model around every such pass
-and holds it to that. Where a text names a module that begins with `_`, it lies beside the pass in `passes/`."""
+`graphopt passes NAME` prints one pass. "Kept" below is a promise: `--check-numerics` runs the model around every such
+pass and holds it to that. Where a text names a module that begins with `_`, it lies beside the pass in `passes/`."""
 
 
 def pass_reference() -> str:
