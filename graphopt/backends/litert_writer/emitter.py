@@ -87,6 +87,10 @@ class Emitter:
 
     def _source(self, value: Value, order: Order) -> Order:
         """The stored order to make another one from: one that differs in axes of size 1 only, or else the first."""
+        if value.varying:
+            raise UnwritableError(
+                f"its input '{value.name}' is computed from the open batch: give that a number (emit --size N=1)"
+            )
         if not self.stored[value]:
             raise UnwritableError(f"its input '{value.name}' comes from an operator that can't be written")
         alike = (known for known in self.stored[value] if core(value, known) == core(value, order))

@@ -167,7 +167,7 @@ class Reader:
             found = Value(tensor.name, array.dtype, array.shape, array=array)
         elif tensor in self.facts.varying:
             value = self.facts.varying[tensor]
-            found = Value(tensor.name, value.dtype, value.shape)
+            found = Value(tensor.name, value.dtype, value.shape, varying=True)
         elif tensor in self.views:
             found = self.dequantized(tensor, self.views[tensor])
         else:

@@ -95,6 +95,7 @@ class Value:
         array: the value of a constant, else None.
         half: a float constant that is stored as float16, which holds its value exactly.
         positive: integers that stand for no negative value.
+        varying: it is computed from the open batch alone, which nothing in the .tflite does.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Value:
     array: NDArray[Any] | None = None
     half: bool = False
     positive: bool = False
+    varying: bool = False
 
     @property
     def rank(self) -> int:

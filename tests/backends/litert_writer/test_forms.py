@@ -93,6 +93,15 @@ def test_other_open_sizes_need_a_number():
         assert read_model(write_tflite(source, sizes=sizes).content).inputs["x"].shape == (1, 9, 8, 6)
 
 
+def test_values_that_are_computed_from_the_open_batch_need_a_number():
+    # A mask that is expanded to the batch, as shifted windows have it.
+    body = "s = Shape(x) e = Expand(m, s) f = Add(m, e) y = Add(x, f)"
+    source = parse(f"g (float[N,6] x) => (float[N,6] y) {{ {body} }}", m=noise(1, 6))
+    with pytest.raises(UnsupportedError, match="its input 'f' is computed from the open batch: give that a number"):
+        write_tflite(source)
+    assert read_model(write_tflite(source, sizes={"N": 2}).content).inputs["x"].shape == (2, 6)
+
+
 def test_one_initializer_can_be_weight_and_operand():
     body = "c = Conv<pads=[1,1,1,1]>(x, w) a = Add(x, w) y = Add(c, a)"
     found = outcome(parse(f"g (float[6,6,3,3] x) => (float[N,C,H,W] y) {{ {body} }}", w=noise(6, 6, 3, 3)))
