@@ -23,6 +23,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
+import yaml
+
 from graphopt.cli import main
 from tests.support.markdown_files import Block, MarkdownFile
 
@@ -135,7 +137,6 @@ def parse(block: Block, where: str) -> None:
     elif block.language == "json":
         json.loads(block.code)
     else:
-        yaml = __import__("yaml")
         assert yaml.safe_load(block.code) is not None, where
 
 
