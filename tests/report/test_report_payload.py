@@ -271,9 +271,6 @@ def test_mixed_precision_shows_the_run_that_ships(
     assert [row["candidate"] for row in rows if row["result"] == "shipped"] == [mixed.shipped.name]
     regions = {row["region"]: row["precision"] for row in table(found, "Assignment")}
     assert regions == dict(result.precision.chosen.precisions)
-    front = found["charts"][0]["series"][0][1]
-    assert len(front) == len(result.precision.points)
-    assert sum(point["mark"] for point in front) == 1
     if fails >= {"int8", "float"}:
         assert mixed.shipped.name == "original"
         assert steps_of(data) == ["the model"]
@@ -288,6 +285,15 @@ def test_an_assignment_that_is_not_the_pass_s_own(tmp_path: Path) -> None:
     assert len(result.report.mixed.candidates) > 1
     assert not result.report.mixed.candidates[0].shipped
     check_last_step(result, data)
+    (front,) = section(data, "precision")["charts"]
+    assert (front["x_axis"], front["y_axis"]) == ("weights, kB", "predicted SQNR, dB")
+    ((_, drawn, joined),) = front["series"]
+    assert joined
+    points = result.precision.points
+    assert [point["x"] for point in drawn] == pytest.approx([point.cost / 1e3 for point in points], rel=1e-5)
+    lossy = [k for k, point in enumerate(points) if point.error > 0]
+    assert [drawn[k]["y"] for k in lossy] == pytest.approx([-10 * np.log10(points[k].error) for k in lossy], rel=1e-5)
+    assert [k for k, point in enumerate(drawn) if point["mark"]] == [points.index(result.precision.chosen)]
 
 
 def test_removed_channels_have_their_section(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def precision_section(found: Gathered) -> Section | None:
     if choice is None and mixed is None:
         return None
     tables = [*([] if mixed is None else [_candidates(mixed)]), *([] if choice is None else [_regions(choice)])]
-    charts = [*([] if choice is None else [_front(choice)]), *([] if mixed is None else _measured(mixed))]
+    charts = [*([] if choice is None else _front(choice)), *([] if mixed is None else _measured(mixed))]
     return Section(
         "precision", "Mixed precision", tuple(_text(mixed, choice)), tables=tuple(tables), charts=tuple(charts)
     )
@@ -86,6 +86,7 @@ def _candidates(mixed: Mixed) -> TableData:
         Column("SQNR", "number", "dB"),
         Column("latency", "number", "seconds"),
         Column("times as fast", "number"),
+        Column("cost, of float32's", "number", "percent"),
         Column("weights", "number", "bytes"),
         Column("budget"),
         Column("floor"),
@@ -104,6 +105,7 @@ def _candidate(c: Candidate, mixed: Mixed) -> tuple[Cell, ...]:
         finite(c.sqnr_db),
         candidate_seconds(c, mixed),
         None if c.latency is None else brief(c.latency.speedup),
+        None if c.cost_share is None else brief(100 * c.cost_share),
         c.weight_bytes,
         "" if c.within_budget is None else "met" if c.within_budget else "missed",
         "holds" if c.holds else "fails",
@@ -144,14 +146,15 @@ def _regions(choice: PrecisionChoice) -> TableData:
     return filled("Assignment", columns, rows, note)
 
 
-def _front(choice: PrecisionChoice) -> Scatter:
+def _front(choice: PrecisionChoice) -> list[Scatter]:
     from graphopt.report.precision_front import AXES, predicted_db
 
     label, unit = AXES[choice.problem.costs.kind]
-    finite_db = [predicted_db(p) for p in choice.points if p.error > 0]
+    known = [predicted_db(p) for p in choice.points if p.error > 0]
+    if not known:
+        return []
     # A point without an error has no decibels: it is drawn above all others.
-    top = max(finite_db, default=0.0) + 0.08 * ((max(finite_db) - min(finite_db)) if finite_db[1:] else 10.0)
-
+    top = max(known) + 0.08 * (max(known) - min(known) or 10.0)
     points = tuple(
         Point(
             p.cost / unit,
@@ -162,12 +165,9 @@ def _front(choice: PrecisionChoice) -> Scatter:
         )
         for place, p in enumerate(choice.points, 1)
     )
-    return Scatter(
-        "Front of error and cost: no other assignment is better in both",
-        label + (" (an estimate)" if choice.problem.costs.estimated else ""),
-        "predicted SQNR, dB",
-        (("front", points, True),),
-    )
+    axis = label + (" (an estimate)" if choice.problem.costs.estimated else "")
+    title = "Front of error and cost: no other assignment is better in both"
+    return [Scatter(title, axis, "predicted SQNR, dB", (("front", points, True),))]
 
 
 def _measured(mixed: Mixed) -> list[Scatter]:
