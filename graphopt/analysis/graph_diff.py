@@ -150,9 +150,8 @@ class _Pair:
 
     def differences(self, node: NodeOutline, other: NodeOutline, constants: list[bool]) -> Iterator[str]:
         """What differs, in words; into `constants`, whether it is a constant, for each pair of tensors."""
-        for word, a, b in (("name", node.name, other.name), ("operator", node.op, other.op)):
-            if a != b:
-                yield f"{word} {a} → {b}"
+        if node.op != other.op:
+            yield f"operator {node.op} → {other.op}"
         for word, ours, theirs in (("input", node.inputs, other.inputs), ("output", node.outputs, other.outputs)):
             for index, (a, b) in enumerate(zip_longest(ours, theirs, fillvalue="")):
                 difference = self.tensors(a, b)
@@ -164,6 +163,8 @@ class _Pair:
             a, b = node.attributes.get(name, "unset"), other.attributes.get(name, "unset")
             if a != b:
                 yield f"{name}: {a} → {b}"
+        if node.name != other.name:
+            yield f"name {node.name} → {other.name}"
 
     def tensors(self, ours: str, theirs: str) -> str:
         """What differs between two tensors in the same place; "" when they are the same."""

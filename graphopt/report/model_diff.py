@@ -13,6 +13,7 @@ import numpy as np
 
 from graphopt.analysis.graph_diff import ChangedNode, GraphDiff, diff_outlines
 from graphopt.ir import Graph
+from graphopt.ir.default_attributes import without_defaults
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline, outline
 from graphopt.ir.stored import loaded
 from graphopt.report.document import Document, Line, Table
@@ -69,10 +70,10 @@ class ModelDiff:
     Attributes:
         graph: node by node.
         values: constants with other values, in the first model's order.
-        opsets: (domain, version in the first, in the second; None: it doesn't use it), where they differ.
+        opsets: (domain, version in the first, in the second; None: none), where they differ, of domains that are used.
         titles: what the models are called.
         notes: for each model, what loading had to change in it.
-        sides: what the models look like.
+        sides: what the models look like, without attributes that have their default value.
     """
 
     graph: GraphDiff
@@ -147,10 +148,12 @@ class ModelDiff:
 
 def diff_models(before: Graph, after: Graph, titles: tuple[str, str] = ("the first", "the second")) -> ModelDiff:
     """Compare two models; values of constants are loaded and compared, too. `titles`: what they are called."""
-    sides = outline(before), outline(after)
-    graph = diff_outlines(*sides, same_values=_equal)
     ours, theirs = before.facts.opset_imports, after.facts.opset_imports
-    opsets = tuple((d, ours.get(d), theirs.get(d)) for d in {**ours, **theirs} if ours.get(d) != theirs.get(d))
+    sides = without_defaults(outline(before), ours), without_defaults(outline(after), theirs)
+    graph = diff_outlines(*sides, same_values=_equal)
+    used = {"", *(node.op.rpartition("::")[0] for side in sides for node in side.nodes.values())}
+    domains = [domain for domain in {**ours, **theirs} if domain in used and ours.get(domain) != theirs.get(domain)]
+    opsets = tuple((domain, ours.get(domain), theirs.get(domain)) for domain in domains)
     values = tuple(v for c in graph.changed for v in _values(c, *sides))
     notes = tuple(before.facts.notes), tuple(after.facts.notes)
     return ModelDiff(graph, values, opsets, titles, notes, sides)

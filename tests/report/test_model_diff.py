@@ -59,6 +59,22 @@ def test_names_alone_are_no_difference() -> None:
     assert found.to_dict()["changed"] == found.to_dict()["rewrites"] == []
 
 
+def test_what_an_operator_does_anyway_is_no_difference() -> None:
+    said = _TEXT.replace("= Conv(", '= Conv<auto_pad = "NOTSET", group = 1>(').replace("alpha = 0.1", "alpha = 0.01")
+    found = diff(parser.parse_model(said), parser.parse_model(_TEXT.replace("<alpha = 0.1>", "")))
+    assert found.is_same
+    others = said.replace("group = 1", "pads = [0,0,0,0]").replace("0.01", "0.02")
+    assert [c.what for c in diff(parser.parse_model(others), parser.parse_model(said)).changed] == [
+        ("pads: [0,0,0,0] → unset",),  # has no default of its own: what it means depends on auto_pad
+        ("alpha: 0.02 → unset",),
+    ]
+
+
+def test_opsets_that_no_node_uses_are_no_difference() -> None:
+    other = parser.parse_model(_TEXT.replace('"" : 17', '"" : 17, "com.microsoft" : 1'))
+    assert diff(_MODEL, other).is_same
+
+
 def test_what_loading_changed_is_said() -> None:
     old = parser.parse_model(_TEXT.replace('"" : 17', '"" : 12'))
     found = diff(old, _MODEL, titles=("old", "new"))
