@@ -185,6 +185,14 @@ def reciprocal(em: Emitter, op: Op) -> None:
     em.add("DIV", [one, em.want(data, order)], [target])
 
 
+def is_nan(em: Emitter, op: Op) -> None:
+    """Whether it is another than itself: torch's export guards each Softmax so, a row of which may be masked."""
+    data = op.input(0)
+    order = em.common_order([data], op.output)
+    target, _ = em.result(op, order, fuses=False)
+    em.add("NOT_EQUAL", [em.want(data, order)] * 2, [target])
+
+
 def batch_norm(em: Emitter, op: Op) -> None:
     """BatchNormalization → MUL and ADD."""
     data = op.input(0)
@@ -229,6 +237,7 @@ LOWERINGS: dict[str, Lowering] = {
         )
     },
     "Reciprocal": reciprocal,
+    "IsNaN": is_nan,
     "Cast": cast,
     "Where": where,
     "BatchNormalization": batch_norm,

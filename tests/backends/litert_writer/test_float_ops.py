@@ -93,6 +93,7 @@ CASES = {
     "reciprocal": (IMAGE + " { e = Exp(x) y = Reciprocal(e) }", {}),
     "sum": (IMAGE + " { y = Sum(x, x, b) }", {"b": noise(8)}),
     "where": (IMAGE + " { g = Greater(x, zero) y = Where(g, x, b) }", {"zero": np.float32(0), "b": noise(8)}),
+    "is-nan": (IMAGE + " { l = Log(x) g = IsNaN(l) y = Where(g, b, l) }", {"b": noise(8)}),
     "concat": (IMAGE + " { c = Conv<pads=[1,1,1,1]>(x, w) y = Concat<axis=1>(x, c) }", {"w": noise(4, 6, 3, 3)}),
     "split": (IMAGE + " { a, b = Split<axis=1>(x, s) y = Concat<axis=1>(b, a) }", {"s": ints(2, 4)}),
     "split-even": (IMAGE + " { a, b, c = Split<axis=1>(x, s) y = Sum(a, b, c) }", {"s": ints(2, 2, 2)}),
