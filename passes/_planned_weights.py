@@ -113,7 +113,7 @@ def least_scales(graph: Graph, entry: TensorPlan, ranges: dict[str, Range], node
     """
     channels = entry.range.low.size if entry.range is not None else 1
     least = np.zeros(channels)
-    if entry.scheme.channel_axis is None or graph.plan.target is None:
+    if graph.plan.target is None:
         return least
     target = planned_target(graph.plan)
     for edge in entry.edges:
@@ -121,7 +121,7 @@ def least_scales(graph: Graph, entry: TensorPlan, ranges: dict[str, Range], node
             continue
         linear = linear_view(graph, nodes[edge.node])
         if linear is None or linear.bias_index is None:
-            continue
+            continue  # the bias of a stack of matrices isn't inside its node, and stays float
         bias = fixed_value(linear.node.input(linear.bias_index))
         data = graph.plan.tensors.get(linear.data.name)
         if bias is None or data is None or data.tensor not in ranges:

@@ -145,6 +145,8 @@ def quantize_bias(graph: Graph, node: Node, ctx: Context) -> None:
     if data_scale is None or weight_scale is None or data_scale.size != 1:
         return
     scale = (data_scale.reshape(()) * weight_scale).astype(np.float32).reshape(-1)
+    if weight_scale.ndim == 0 and node.op != "MatMul":
+        scale = np.repeat(scale, bias.size)  # one scale for the whole weight
     if bias.size not in (1, scale.size) and (bias.size % scale.size or node.op != "ConvTranspose"):
         ctx.remarks.declined(node, f"its bias of shape {bias.shape} stays float: expected one value per output channel")
         return

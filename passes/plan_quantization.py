@@ -201,7 +201,8 @@ def _own_copies(graph: Graph, constant: Constant, entry: TensorPlan) -> None:
 def _plan_weight(graph: Graph, weight: Constant, node: Node, index: int, axis: int | None, target: Target) -> None:
     """Plan one weight; nodes that share it share the entry when they agree on the channel axis."""
     # For a stack of matrices onnxruntime and TFLite have no scale per channel: onnxruntime fails when it runs one.
-    axis = None if node.is_op("MatMul") and len(weight.shape) > 2 else axis
+    is_stack = node.is_op("MatMul") and len(weight.shape) > 2
+    axis = None if is_stack or not target.weight_per_channel else axis
     scheme = replace(target.weight, channel_axis=axis)
     edge = Edge(node.name, index)
     known = graph.plan.tensors.get(weight.name)

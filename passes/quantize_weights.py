@@ -71,7 +71,7 @@ class QuantizeWeights(Pass):
         for entry in ctx.steps("storing weights", entries):
             tensor = constants[entry.tensor]
             params = solve_params(ranges[entry.tensor], entry.scheme)
-            if entry.scheme.channel_axis is not None and entry.edges:
+            if entry.edges:
                 params = _fit_bias(graph, ctx, entry, params, ranges, nodes)
             before = tensor.nbytes
             self._materialise(graph, entry, tensor, params, nodes)
@@ -131,7 +131,7 @@ def _fit_bias(
 ) -> QuantParams:
     """Scales raised where the int32 bias of one of the weight's layers would overflow."""
     scale = params.scale.astype(np.float64)
-    raised = np.maximum(scale, least_scales(graph, entry, ranges, nodes))
+    raised = np.maximum(scale, least_scales(graph, entry, ranges, nodes).reshape(scale.shape))
     count = int((raised > scale).sum())
     if not count:
         return params

@@ -34,7 +34,7 @@ def pass_page(info: PassInfo) -> Document:
 def targets_page(targets: Sequence[Target]) -> Document:
     """The schemes of each target, and what each operator does there."""
     schemes = tuple(
-        (t.name, t.title, str(t.activation), str(t.weight), t.bias, ", ".join(sorted(t.fused_activations)))
+        (t.name, t.title, str(t.activation), _weights(t), t.bias, ", ".join(sorted(t.fused_activations)))
         for t in targets
     )
     ops = sorted({op for t in targets for op in t.rules})
@@ -75,7 +75,7 @@ def target_dict(target: Target) -> dict[str, Any]:
     return {
         "title": target.title,
         "activations": str(target.activation),
-        "weights": str(target.weight),
+        "weights": _weights(target),
         "bias": target.bias,
         "fused_activations": sorted(target.fused_activations),
         "rules": {
@@ -118,6 +118,10 @@ def _summary(info: PassInfo) -> str:
 
 def _default(value: Any) -> str:
     return "none" if value in (None, (), frozenset()) else str(value)
+
+
+def _weights(target: Target) -> str:
+    return f"{target.weight}{'' if target.weight_per_channel else ', one scale'}"
 
 
 def _role(rule: OpRule | None) -> str:

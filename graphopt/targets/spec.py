@@ -149,6 +149,7 @@ class Target:
         own_format: suffix of the engine's own files, which graphopt writes besides .onnx; empty: it writes none.
         fuses_casts: a linear node alone between Casts from and to a 16-bit type is computed in that type, with its
             weights in it; behind a Clip without bounds it isn't.
+        weight_per_channel: weights have a scale for each output channel; else one for all.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Target:
     fuses_casts: bool = False
     block_weights: BlockRule | None = None
     wide_rules: Mapping[str, OpRule] = field(default_factory=dict[str, OpRule])
+    weight_per_channel: bool = True
 
     @property
     def wide(self) -> Target | None:

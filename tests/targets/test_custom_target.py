@@ -7,14 +7,17 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import graphopt
 from graphopt.cli import main
 from graphopt.errors import ConfigError
 from graphopt.quant import Scheme
 from graphopt.targets import TARGETS, OpRule, Role, find_target, target_from_toml, target_to_toml
+from tests.support.rewrite import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = ROOT / "examples" / "my_board.toml"
@@ -176,6 +179,42 @@ def test_compiling_for_a_board_of_ones_own(
     assert "no depthwise convolutions" in capsys.readouterr().out
     assert main(["targets", "my_board.toml", "--toml"]) == 0
     assert target_from_toml(capsys.readouterr().out) == find_target("my_board.toml")
+
+
+@pytest.mark.parametrize("base", TARGETS)
+def test_one_scale_for_a_weight(base: str) -> None:
+    """For kernels that have no scale per channel: planned so, materialised so, found by lint, mended by repair."""
+    one = replace(TARGETS[base], name="board", weight_per_channel=False)
+    options = {"calibration_data": SAMPLES / "calibration.npz", "validation_data": SAMPLES / "validation.npz"}
+    result = graphopt.optimize(SAMPLES / "digits_cnn.onnx", target=one, **options)
+    initializers = {t.name: t for t in result.model.graph.initializer}
+    scales = [
+        initializers[node.input[1]]
+        for node in result.model.graph.node
+        if node.op_type == "DequantizeLinear" and initializers[node.input[1]].dims
+    ]
+    assert all("bias" in tensor.name for tensor in scales)  # a bias has its one scale written once for each channel
+    assert graphopt.lint(result.model, one) == []
+    assert result.report.measurement is not None
+    assert result.report.measurement.agreement.outputs[0].sqnr_db > 30
+    if base != "tensorrt":  # seconds a build
+        assert graphopt.verify(result.model, one, latency=False).precision.missed == []
+    usual = graphopt.optimize(SAMPLES / "digits_cnn.onnx", target=base, **options).model
+    assert {f.rule for f in graphopt.lint(usual, one)} == {"weight-axis"}
+    assert graphopt.repair(usual, one).after == []
+
+
+def test_one_scale_is_coarse_enough_for_the_bias() -> None:
+    """|bias| / (s_x · s_w) must stay below 2³¹, or int32 would clip it."""
+    text = """<ir_version: 9, opset_import: ["" : 19]>
+    g (float[1, 2, 1, 1] x) => (float[1, 2, 1, 1] y)
+    <float[2, 2, 1, 1] w = {1e-9, 0, 0, 1e-9}, float[2] b = {-7, 5}> { y = Conv(x, w, b) }"""
+    one = replace(TARGETS["tflite"], name="board", weight_per_channel=False)
+    x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2, 1, 1)
+    result = graphopt.optimize(parse(text), target=one, calibration_data={"x": x})
+    assert any("coarser weight scale so that the bias fits" in r.message for r in result.report.remarks)
+    found = ReferenceEvaluator(result.model).run(None, {"x": x[:1]})[0]
+    assert np.allclose(found.reshape(-1), [-7, 5], atol=0.1)
 
 
 def _convolutions(path: str) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:

@@ -89,6 +89,8 @@ def _weight(scene: Scene, linear: Linear, grid: Grid) -> Iterator[Found]:
         yield found("weight-zero-point", f"its weight '{name}' has zero points up to {np.abs(grid.zero_point).max():g}")
     if grid.axis is not None and linear.kind == "MatMul" and len(linear.weight.shape) > 2:
         yield found("weight-stack", f"its weight '{name}' of shape {list(linear.weight.shape)} has a scale per channel")
+    elif grid.axis is not None and not scene.target.weight_per_channel:
+        yield found("weight-axis", f"its weight '{name}' has scales along axis {grid.axis}; expected one for all of it")
     elif grid.axis is not None and grid.axis != linear.out_axis:
         text = f"its weight '{name}' has scales along axis {grid.axis}; its output channels are axis {linear.out_axis}"
         yield found("weight-axis", text)
