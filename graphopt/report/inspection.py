@@ -9,6 +9,7 @@ from math import prod
 from graphopt.analysis.macs import INTEGER_LINEAR, linear_kind, node_macs
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor
 from graphopt.ir.block_weights import block_weight, is_block_weight
+from graphopt.ir.ops import MOVES_VALUES
 from graphopt.ir.to_proto import value_bytes
 
 
@@ -91,10 +92,23 @@ def inspect_model(graph: Graph, source: str) -> Inspection:
 
 def _is_quantized(graph: Graph, node: Node) -> bool:
     """An integer operator, or one whose activation and weight both come out of DequantizeLinear."""
-    if node.op in INTEGER_LINEAR:
-        return True
-    producers = [graph.producer(t) for t in node.inputs[:2]]
-    return all(p is not None and p.is_op("DequantizeLinear") and not is_block_weight(p) for p in producers)
+    return node.op in INTEGER_LINEAR or all(_from_integers(graph, tensor) for tensor in node.inputs[:2])
+
+
+def _from_integers(graph: Graph, tensor: Tensor) -> bool:
+    """Whether its values are dequantized ones, at most moved, as engines move the integers (DQ → Flatten → Gemm)."""
+    pending, seen = [tensor], {tensor}
+    while pending:
+        producer = graph.producer(pending.pop())
+        if producer is None or is_block_weight(producer):
+            return False
+        if producer.is_op(*MOVES_VALUES):
+            new = set(producer.inputs if producer.is_op("Concat") else producer.inputs[:1]) - seen
+            pending += new
+            seen |= new
+        elif not producer.is_op("DequantizeLinear"):
+            return False
+    return True
 
 
 def _port(tensor: Tensor) -> Port:

@@ -56,6 +56,26 @@ def test_layers_of_unknown_shape_are_counted_apart() -> None:
     assert (found.macs, found.macs_unknown, found.linear_layers) == (0, 1, 1)
 
 
+def test_layers_read_integers_through_what_only_moves_them() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (uint8[1,4] a, uint8[1,4] b, float[1,8] x) => (float[1,2] p, float[1,2] q, float[1,2] r)
+    <float s = {0.5}, int8[8,2] w = {%s}> {
+        wf = DequantizeLinear (w, s)
+        af = DequantizeLinear (a, s)
+        bf = DequantizeLinear (b, s)
+        joined = Concat <axis = 1> (af, bf)
+        moved = Flatten (joined)
+        p = Gemm (moved, wf)
+        active = Relu (moved)
+        q = Gemm (active, wf)
+        r = Gemm (x, wf)
+    }
+    """
+    found = inspect_model(load(onnx.parser.parse_model(text % ", ".join(["1"] * 16))), "moved")
+    assert (found.linear_layers, found.quantized_layers) == (3, 1)  # behind a Relu, or without Q/DQ, it reads floats
+
+
 def test_text_aligns_columns() -> None:
     page = [Line("title"), Table(("name", ">count"), (("a", "1"), ("longer", "1000")))]
     assert to_text(page) == "title\n  name    count\n  a           1\n  longer   1000"
