@@ -47,7 +47,7 @@
     const rankOf = ranks.slice();
     const width = Array.from(request.widths);
     // How hard it is to push a slot aside: nodes stay, bends give way, and what is light gives way to them.
-    const strength = light.map((gives) => (gives ? 0.1 : 100));
+    const strength = light.map((gives) => (gives ? 0.001 : 100));
     const owner = new Map();
     const links = [];
     const linked = new Set();

@@ -37,6 +37,11 @@
     }
   }
 
+  /** "3 fold-pad", or the bare title of what isn't a pass: the model as it came, or one of two models. */
+  function stepName(step) {
+    return step.index > 0 && step.lossless !== null ? `${step.index} ${step.title}` : step.title;
+  }
+
   /** Questions about a `GraphSteps`. */
   class GraphModel {
     /** @param {object} graph a `GraphSteps`, as in payload.py */
@@ -215,5 +220,6 @@
   }
 
   graphopt.GraphModel = GraphModel;
-  if (typeof module !== "undefined") module.exports = { GraphModel };
+  graphopt.stepName = stepName;
+  if (typeof module !== "undefined") module.exports = { GraphModel, stepName };
 })();

@@ -61,12 +61,8 @@
     }
 
     stepLink(step) {
-      const { index, title } = this.model.steps[step];
-      return el(
-        "button",
-        { type: "button", class: "gv-link", click: () => this.owner.show(step) },
-        index ? `${index} ${title}` : title,
-      );
+      const name = graphopt.stepName(this.model.steps[step]);
+      return el("button", { type: "button", class: "gv-link", click: () => this.owner.show(step) }, name);
     }
 
     /** A node that a step touched: a sign, its operator, its name as a link. */
@@ -98,14 +94,14 @@
       for (const [kind, count] of counts) rows.push([kind, String(count)]);
       const words = new Map(step.edits.map((edit) => [edit.after, edit.what]));
       this.fill(
-        el("h3", {}, (step.index ? `${step.index} ` : "") + step.title),
+        el("h3", {}, graphopt.stepName(step)),
         facts(rows),
         step.rewrites.length ? heading(`${step.rewrites.length} rewrite${step.rewrites.length > 1 ? "s" : ""}`) : null,
         step.rewrites.length ? longList(step.rewrites, (rewrite) => this.rewrite(rewrite, index, words)) : null,
         !step.changed && index ? el("p", { class: "gv-note" }, "This pass left the graph as it was.") : null,
         step.remarks.length ? heading("What the pass said") : null,
         step.remarks.length ? longList(step.remarks, (remark) => this.remark(remark, index)) : null,
-        heading("Operators behind this step"),
+        heading("Operators"),
         this.operators(index),
         heading("Keys"),
         el("p", { class: "gv-note" }, KEYS),

@@ -59,7 +59,7 @@
     return { ranks: rank, sorted: queue, fed };
   }
 
-  /** For each node that several edges lead to, the last node that all ways to it pass; −1 for others, and for none. */
+  /** For each node the last one that all ways to it pass; −1 for none. */
   function dominators(sorted, all) {
     const into = Array.from({ length: sorted.length }, () => []);
     for (const [a, b] of all) into[b].push(a);
@@ -78,7 +78,7 @@
       last[n] = common;
       depth[n] = common < 0 ? 0 : depth[common] + 1;
     }
-    return last.map((fork, n) => (new Set(into[n]).size > 1 ? fork : -1));
+    return last;
   }
 
   graphopt.layoutParts = { ...graphopt.layoutParts, backEdges, longestPaths, dominators };

@@ -30,6 +30,7 @@
     }
     const inside = node.members.length ? ` ▸ ${node.members.length} nodes inside` : "";
     const lines = [sign + node.title + precision + inside, shortened(node.subtitle)];
+    if (node.stored.size) lines.push(`constants ${[...node.stored].join(", ")}`);
     if (badges.length) lines.push(shortened(badges.join(" · ")));
     return lines;
   }

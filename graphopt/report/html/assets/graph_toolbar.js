@@ -19,8 +19,7 @@
   function stepTitle(model, index) {
     const step = model.steps[index];
     const count = model.changeCount(index);
-    const number = step.index > 0 ? `${step.index} ` : "";
-    return number + step.title + (count ? ` (${count} change${count > 1 ? "s" : ""})` : "");
+    return graphopt.stepName(step) + (count ? ` (${count} change${count > 1 ? "s" : ""})` : "");
   }
 
   /**

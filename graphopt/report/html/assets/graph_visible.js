@@ -4,9 +4,10 @@
  *
  * A visible graph is {nodes: Map id → node, edges: edge[], where: Map name → id}:
  *
- *     node  {id, kind, title, subtitle, change, places, precision, members}
+ *     node  {id, kind, title, subtitle, change, places, precision, members, stored}
  *           kind: node, ghost, pair (a Q/DQ pair that the step touched), input, output, constant, group
  *           change: "", "added", "changed", "removed"
+ *           stored: integer types of the constants that folded DequantizeLinears read
  *     edge  {source, target, tensor, type, via, change}
  *           via: places of the folded nodes that the tensor passes; type: of the tensor, or "uint8" behind a pair
  *
@@ -113,7 +114,7 @@
     }
 
     put(node) {
-      this.nodes.set(node.id, { change: "", precision: "", scope: [], members: [], ...node });
+      this.nodes.set(node.id, { change: "", precision: "", scope: [], members: [], stored: new Set(), ...node });
       for (const place of node.places) this.where.set(this.graph.nodes[place].name, node.id);
     }
 
@@ -162,6 +163,7 @@
           if (!this.where.has(name)) this.where.set(name, target);
         }
         if (source !== null) this.edge(source, target, first, via, type, tensor);
+        if (via.length && this.isConstant(first)) this.nodes.get(target).stored.add(type);
       }
     }
 
