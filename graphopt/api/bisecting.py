@@ -10,8 +10,10 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from graphopt.api.bisect_nodes import Isolated, blame_of, isolate
-from graphopt.api.bisect_reproducer import Scene, check_folder, write_reproducer
+from graphopt.api.bisect_blame import blame_of
+from graphopt.api.bisect_nodes import Isolated, isolate
+from graphopt.api.bisect_part import Scene
+from graphopt.api.bisect_reproducer import check_folder, write_reproducer
 from graphopt.api.bisect_search import Fall, Search
 from graphopt.api.choice import Passes, Prune, choose_pipeline
 from graphopt.api.metrics import SQNR, Judge, Metric, demand
