@@ -311,9 +311,9 @@ def optimize(
         page=None if report is None else str(report),
     )
     if reporting is not None:
-        reporting.save(
-            found, compiled, ctx, model=model, base_dir=base_dir, samples=chosen, target=choice.target, device=device
-        )
+        from graphopt.api.reporting import Run
+
+        reporting.save(Run(found, compiled, ctx, model, base_dir, chosen, choice.target, device))
     return Result(graph, found, choice.target, compiled.precision)
 
 

@@ -7,6 +7,7 @@ model, is a note on the page: it never costs the user the result, which is saved
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,6 @@ from graphopt.report.coupling import CouplingReport, report_coupling
 from graphopt.report.html.gather import payload_of
 from graphopt.report.html.gathered import Gathered
 from graphopt.report.html.page import save_report
-from graphopt.report.html.payload import Payload
 from graphopt.report.measure import runnable
 from graphopt.report.summary import Report
 from graphopt.report.verification import Verification
@@ -59,6 +59,31 @@ def check_report(path: str | Path | None, inputs: Sequence[object]) -> None:
     check_output(path, inputs)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of `optimize` at its end.
+
+    Attributes:
+        report: what it says of itself.
+        compiled: the result.
+        ctx: of the first run.
+        model: as it was given.
+        base_dir: of its external data.
+        samples: that models are compared on.
+        target: what the result is for.
+        device: what to build for, where the engine has a choice.
+    """
+
+    report: Report
+    compiled: Compiled
+    ctx: Context
+    model: object
+    base_dir: str | Path | None
+    samples: Dataset | None
+    target: Target | None
+    device: str | None
+
+
 class Reporting:
     """Keeps, while `optimize` works, what the report shows of it.
 
@@ -73,108 +98,50 @@ class Reporting:
         self._numerics = next((i for i in instruments if isinstance(i, Numerics)), None)
         self._notes: list[str] = []
 
-    def save(
-        self,
-        report: Report,
-        compiled: Compiled,
-        ctx: Context,
-        *,
-        model: object,
-        base_dir: str | Path | None,
-        samples: Dataset | None,
-        target: Target | None,
-        device: str | None,
-    ) -> None:
+    def save(self, run: Run) -> None:
         """Measure what is missing, and write the report.
-
-        Args:
-            report: what `optimize` says.
-            compiled: the result.
-            ctx: of the run.
-            model: as it was given.
-            base_dir: of its external data.
-            samples: that models are compared on.
-            target: what the result is for.
-            device: what to build for, where the engine has a choice.
 
         Raises:
             EmitError: the file can't be written.
         """
-        save_report(self.path, self.payload(report, compiled, ctx, model, base_dir, samples, target, device))
+        save_report(self.path, payload_of(self.gather(run)))
 
-    def payload(
-        self,
-        report: Report,
-        compiled: Compiled,
-        ctx: Context,
-        model: object,
-        base_dir: str | Path | None,
-        samples: Dataset | None,
-        target: Target | None,
-        device: str | None,
-    ) -> Payload:
-        """What the report shows; arguments as of `save`."""
-        assert compiled.history is not None
-        graph = compiled.graph
+    def gather(self, run: Run) -> Gathered:
+        """Everything that the report shows."""
+        assert run.compiled.history is not None
+        report, graph, target = run.report, run.compiled.graph, run.target
         verification = report.verification
         if verification is None and target is not None and report.layers:
             verification = self._try(
-                "what the engine makes of the result", lambda: engine_precision(graph, target, samples, device)
+                "what the engine makes of the result",
+                lambda: engine_precision(graph, target, run.samples, run.device),
             )
-        found = Gathered(
+        return Gathered(
             report=report,
             graph=graph,
-            history=compiled.history,
+            history=run.compiled.history,
             title="" if target is None else target.title,
-            macs=self._try("multiply-accumulates", lambda: macs_of(graph, samples)) or {},
-            statistics=ctx.statistics,
-            precision=compiled.precision,
+            macs=self._try("multiply-accumulates", lambda: macs_of(graph, run.samples)) or {},
+            statistics=run.ctx.statistics,
+            precision=run.compiled.precision,
             verification=verification,
-            latency=self._latency(report, graph, ctx, model, base_dir, samples, target),
-            errors=report.errors or self._errors(graph, samples, ctx.threads),
+            latency=known_latency(report) or self._try("latency", lambda: measure_latency(run)),
+            errors=report.errors or self._errors(graph, run.samples, run.ctx.threads),
             coupling=None if report.elimination is not None else self._coupling(graph),
-            checked=self._checked(compiled.history),
+            checked=self._checked(run.compiled.history),
             notes=tuple(self._notes),
         )
-        return payload_of(found)
-
-    def _latency(
-        self,
-        report: Report,
-        graph: Graph,
-        ctx: Context,
-        model: object,
-        base_dir: str | Path | None,
-        samples: Dataset | None,
-        target: Target | None,
-    ) -> Latency | None:
-        """Float against result: as it was measured already, or measured now."""
-        if report.verification is not None and report.verification.latency is not None:
-            return report.verification.latency
-        if report.mixed is not None and report.mixed.shipped.latency is not None:
-            return report.mixed.shipped.latency
-
-        def measure() -> Latency:
-            if target is None or samples is None:
-                raise ConfigError("no target is given" if target is None else "there are no samples")
-            engine = find_engine(target)
-            if engine.run is None:
-                raise ConfigError(f"{engine.title} doesn't run on this machine")
-            engine.require()
-            feed = next(iter(samples))
-            reference = runnable(model, base_dir)
-            watch = Stopwatch(engine, reference, feed, threads=ctx.threads, budget=TIMING_SECONDS)
-            return watch.time(to_proto(graph))
-
-        return self._try("latency", measure)
 
     def _errors(self, graph: Graph, samples: Dataset | None, threads: int | None) -> ErrorReport | None:
         if self.watch.planning is None or not graph.plan.quantized_nodes:
             return None
-        if samples is None:
-            self._notes.append("errors of layers: not available: there are no samples")
-            return None
-        return self._try("errors of layers", lambda: self.watch.errors(graph, samples.limited(_ERROR_SAMPLES), threads))
+
+        def measure() -> ErrorReport | None:
+            if samples is None:
+                raise ConfigError("there are no samples")
+            return self.watch.errors(graph, samples.limited(_ERROR_SAMPLES), threads)
+
+        return self._try("errors of layers", measure)
 
     def _coupling(self, graph: Graph) -> CouplingReport | None:
         simple = graph if self.watch.simplified is None else self.watch.simplified.restore()
@@ -198,6 +165,30 @@ class Reporting:
         except Exception as error:  # whatever an engine's own library raises: the model is compiled, and saved
             self._notes.append(f"{what}: not available: {one_line(error)}")
             return None
+
+
+def known_latency(report: Report) -> Latency | None:
+    """Float against result, where that was measured already."""
+    if report.verification is not None and report.verification.latency is not None:
+        return report.verification.latency
+    return None if report.mixed is None else report.mixed.shipped.latency
+
+
+def measure_latency(run: Run) -> Latency:
+    """Float against result, in the target's engine.
+
+    Raises:
+        GraphoptError: there is nothing to measure it in or on.
+    """
+    if run.target is None or run.samples is None:
+        raise ConfigError("no target is given" if run.target is None else "there are no samples")
+    engine = find_engine(run.target)
+    if engine.run is None:
+        raise ConfigError(f"{engine.title} doesn't run on this machine")
+    engine.require()
+    reference, feed = runnable(run.model, run.base_dir), next(iter(run.samples))
+    watch = Stopwatch(engine, reference, feed, threads=run.ctx.threads, budget=TIMING_SECONDS)
+    return watch.time(to_proto(run.compiled.graph))
 
 
 def engine_precision(graph: Graph, target: Target, samples: Dataset | None, device: str | None) -> Verification:

@@ -18,7 +18,8 @@ from graphopt.ir.outline import Outline, outline
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import History, Limit
 from graphopt.report.html.payload import GraphSteps, NodeVersion
-from graphopt.report.html.steps import Labels, difference_steps, graph_steps
+from graphopt.report.html.steps import difference_steps, graph_steps
+from graphopt.report.html.versions import Labels
 from graphopt.report.samples import open_samples
 
 DIGITS = Path(__file__).parents[2] / "calibration_data"

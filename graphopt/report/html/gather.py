@@ -13,7 +13,8 @@ from graphopt.report.html.section_passes import passes_section, step_figures
 from graphopt.report.html.section_precision import guard_section, precision_section
 from graphopt.report.html.section_remarks import remarks_section
 from graphopt.report.html.section_summary import report_title, summary_section
-from graphopt.report.html.steps import Labels, graph_steps
+from graphopt.report.html.steps import graph_steps
+from graphopt.report.html.versions import Labels
 
 
 def payload_of(found: Gathered) -> Payload:
