@@ -20,10 +20,7 @@
       makerOf: (tensor) => makers.get(tensor),
       tensor: (name, step) => (makers.has(name) ? node(makers.get(name), step) : null),
       step: (index) => (index in steps ? () => panel.openStep(index) : null),
-      stepTitle: (index) => {
-        if (!(index in steps)) return String(index);
-        return steps[index].index > 0 ? `${steps[index].index} ${steps[index].title}` : steps[index].title;
-      },
+      stepTitle: (index) => (index in steps ? graphopt.stepName(steps[index]) : String(index)),
     };
   }
 
