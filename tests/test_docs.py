@@ -77,13 +77,15 @@ def test_every_block_says_what_it_is() -> None:
             assert block.language in known, f"{named(path)}:{block.line}: language '{block.language}'"
 
 
-def test_files_that_are_shown_are_used() -> None:
+def test_files_that_are_shown_are_named_and_used() -> None:
     for path in PAGES:
         blocks = FILES[path].blocks
         for index, block in enumerate(blocks):
             name = block.mark("file")
             later = "".join(b.code for b in blocks[index + 1 :] if b.language in RUN and b.mark("not run") is None)
-            assert name is None or Path(name).stem in later, f"{named(path)}:{block.line}: nothing uses {name}"
+            where = f"{named(path)}:{block.line}: '{name}'"
+            assert name is None or Path(name).stem in later, f"{where} isn't used"
+            assert name is None or name in FILES[path].spans, f"{where} isn't named where readers see it"
 
 
 def test_few_blocks_are_not_run_and_each_has_its_reason() -> None:
