@@ -73,8 +73,15 @@
       state[name] = value;
       view.redraw();
     };
-    const orders = [["given", "as given"], ["largest", "largest first"], ["smallest", "smallest first"]];
-    const amounts = [["all", `all ${data.items.length}`], ["first", `first ${FIRST}, with names`]];
+    const orders = [
+      ["given", "as given"],
+      ["largest", "largest first"],
+      ["smallest", "smallest first"],
+    ];
+    const amounts = [
+      ["all", `all ${data.items.length}`],
+      ["first", `first ${FIRST}, with names`],
+    ];
     const controls = el(
       "div",
       { class: "tools" },
@@ -102,7 +109,10 @@
     const marks = data.marks.map(([label, value]) => `${label} ${number(value)}`).join(", ");
     const label = `${data.title}: ${number(total)} values in ${data.counts.length} bins; ${marks}`;
     const view = plot(label, () => chartConfig.histogram(data, counts === "logarithmic"));
-    const options = [["linear", "linear"], ["logarithmic", "logarithmic"]];
+    const options = [
+      ["linear", "linear"],
+      ["logarithmic", "logarithmic"],
+    ];
     const control = choice("Counts", options, (value) => {
       counts = value;
       view.redraw();

@@ -129,7 +129,11 @@
     const options = common(false);
     options.interaction = { mode: "nearest", axis: "x", intersect: false };
     options.scales = {
-      x: axis("value", { type: "linear", rest: { min: low - margin, max: high + margin }, ticks: { includeBounds: false } }),
+      x: axis("value", {
+        type: "linear",
+        rest: { min: low - margin, max: high + margin },
+        ticks: { includeBounds: false },
+      }),
       y: axis("count", { type: scaleType(logarithmic), rest: { min: floor } }),
     };
     options.plugins.tooltip.callbacks = {

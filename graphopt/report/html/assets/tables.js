@@ -2,7 +2,7 @@
 "use strict";
 (function () {
   const graphopt = (window.graphopt = window.graphopt || {});
-  const { el, choice, number, whenNear } = graphopt;
+  const { el, number, whenNear } = graphopt;
 
   const ROWS_WITHOUT_TOOLS = 8; // short tables can be read as they are
   const HEIGHT = 480; // px; longer tables scroll and draw only the rows in sight
@@ -81,8 +81,7 @@
       variableHeight: wraps,
       titleFormatter: () => el("button", { type: "button", class: "sort" }, column.title), // for the keyboard
       formatter: (cell) => cellNode(cell.getValue(), column, cell.getData()[`c${stepAt}`], links),
-      sorter: (a, b, _rowA, _rowB, _column, direction) =>
-        column.kind === "step" && a !== null && b !== null ? a - b : compare(a, b, direction),
+      sorter: (a, b, _rowA, _rowB, _column, direction) => compare(a, b, direction),
     };
   }
 
@@ -110,7 +109,8 @@
   /** On paper a table has all rows that it shows, in its order, also those that a grid hasn't drawn. */
   function printed(data, rows) {
     const head = el("tr", {}, ...data.columns.map(({ title }) => el("th", {}, title)));
-    const line = (row) => el("tr", {}, ...row.shown.map((text, k) => el("td", { class: `kind-${data.columns[k].kind}` }, text)));
+    const line = (row) =>
+      el("tr", {}, ...row.shown.map((text, k) => el("td", { class: `kind-${data.columns[k].kind}` }, text)));
     return el("table", { class: "printed" }, el("thead", {}, head), el("tbody", {}, ...rows.map(line)));
   }
 
@@ -129,12 +129,16 @@
   function withoutEmpty(data) {
     const kept = data.columns.map((_, k) => k).filter((k) => data.rows.some((row) => row[k] !== null && row[k] !== ""));
     if (kept.length === 0) return data;
-    return { ...data, columns: kept.map((k) => data.columns[k]), rows: data.rows.map((row) => kept.map((k) => row[k])) };
+    return {
+      ...data,
+      columns: kept.map((k) => data.columns[k]),
+      rows: data.rows.map((row) => kept.map((k) => row[k])),
+    };
   }
 
   /**
    * A table with its heading, note and filters.
-   * @param {object} data the payload's TableData
+   * @param {object} given the payload's TableData
    * @param {object} links where cells lead: page.js makes it
    * @returns {{element: HTMLElement, about: function(string): number, only: function(string): void}} the number of rows
    *   about a node; and to show those alone
@@ -163,7 +167,8 @@
       table = grid(container, data, rows, links, filters, counted);
       container.style.minHeight = "";
     });
-    const inSight = () => (table === null ? rows.filter(filters.keeps) : table.getRows("active").map((row) => row.getData()));
+    const inSight = () =>
+      table === null ? rows.filter(filters.keeps) : table.getRows("active").map((row) => row.getData());
     printable(container, data, inSight);
     const long = rows.length > ROWS_WITHOUT_TOOLS;
     const element = el(
