@@ -125,6 +125,26 @@ def folded() -> GraphSteps:
     return GraphSteps(nodes, tensors, (step(0), change), ("input",), ("out",))
 
 
+def test_integers_behind_folded_constants_are_named(scripts: Page) -> None:
+    graph = quantized(False)
+    tensors = [t if t.name != "w" else tensor("w", "int4[4]", constant=True) for t in graph.tensors]
+    stored = GraphSteps(graph.nodes, tuple(tensors), graph.steps, graph.inputs, graph.outputs)
+    seen = """([graph, options]) => {
+      const {nodes} = graphopt.visibleStep(new graphopt.GraphModel(graph), 0, options);
+      return [...nodes.get("n:conv").stored];
+    }"""
+    assert scripts.evaluate(seen, [asdict(stored), OPTIONS]) == ["int4"]
+
+
+def test_constants_are_drawn_when_asked_for(scripts: Page) -> None:
+    nodes = (node("shape", "Constant", [], "s"), node("reshape", "Reshape", ["x", "s"], "y"))
+    added = NodeVersion("scale", "Mul", (), ("y", "w"), ("out",), {}, 0, 2)
+    graph = GraphSteps((*nodes, added), (tensor("w", constant=True),), (step(0), step(1)), ("x",), ("out",))
+    assert set(draw(scripts, graph, 1)["nodes"]) == {"i:x", "n:reshape", "n:scale", "o:out"}
+    assert draw(scripts, graph, 1)["where"]["shape"] == "n:reshape"
+    assert set(draw(scripts, graph, 1, constants=True)["nodes"]) >= {"n:shape", "c:w"}
+
+
 def test_removed_nodes_stand_where_they_were(scripts: Page) -> None:
     drawn = draw(scripts, folded(), 1)
     assert {id: n["change"] for id, n in drawn["nodes"].items() if n["change"]} == {
@@ -133,6 +153,7 @@ def test_removed_nodes_stand_where_they_were(scripts: Page) -> None:
     }
     ghostly = {(e["source"], e["target"]) for e in drawn["edges"] if e["change"] == "removed"}
     assert ghostly == {("n:conv", "g:norm"), ("g:norm", "n:relu")}
+    assert [(e["source"], e["target"]) for e in drawn["edges"] if e["change"] == "added"] == [("n:conv", "n:relu")]
 
 
 def test_a_life_spans_all_versions(scripts: Page) -> None:
@@ -175,6 +196,19 @@ def test_name_scopes_open_one_by_one(scripts: Page) -> None:
     assert set(opened["nodes"]) == {"i:t0", "s:/a/x", "s:/a/y", "s:/b", "o:t8"}
 
 
+def test_groups_are_of_one_precision_where_that_is_drawn(scripts: Page) -> None:
+    floats = {3, 4, 30}
+    nodes = [
+        NodeVersion(f"n{k}", "Relu", (), (f"t{k}",), (f"t{k + 1}",), {}, 0, 1, "float32" if k in floats else "int8")
+        for k in range(60)
+    ]
+    graph = GraphSteps(tuple(nodes), (), (step(0),), ("t0",), ("t60",))
+    drawn = draw(scripts, graph, 0, byPrecision=True, collapse=True)
+    for seen in drawn["nodes"].values():
+        assert len({nodes[place].precision for place in seen["members"]}) <= 1
+    assert {drawn["where"][f"n{k}"] for k in floats} == {"n:n3", "n:n4", "n:n30"}
+
+
 def random_steps(seed: int, size: int) -> GraphSteps:
     """A network of blocks with branches, skips and far connections; step 1 changes a few nodes and removes others."""
     rng = random.Random(seed)
@@ -202,9 +236,9 @@ def random_steps(seed: int, size: int) -> GraphSteps:
     return GraphSteps(tuple(nodes), (), steps, ("t0",), (f"t{size}",))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_groups_hide_only_what_is_unchanged_and_make_no_cycle(scripts: Page, seed: int) -> None:
-    graph = random_steps(seed, 250)
+    graph = random_steps(seed, 230)
     for index in (0, 1):
         drawn = draw(scripts, graph, index)
         shown = [place for n in drawn["nodes"].values() for place in [*n["places"], *n["members"]]]
@@ -224,11 +258,13 @@ def test_groups_hide_only_what_is_unchanged_and_make_no_cycle(scripts: Page, see
         assert set(links.edges) == {(a, b) for a, b in wanted if a != b}
 
 
-def layout(page: Page, size: int, edges: list[tuple[int, int]], widths: list[int]) -> Mapping[str, Any]:
+def layout(
+    page: Page, size: int, edges: list[tuple[int, int]], widths: list[int], light: list[bool] | None = None
+) -> Mapping[str, Any]:
     request = {
         "widths": widths,
         "heights": [34] * size,
-        "light": [False] * size,
+        "light": light or [False] * size,
         "inputs": [k == 0 for k in range(size)],
         "sources": [a for a, _ in edges],
         "targets": [b for _, b in edges],
@@ -236,10 +272,10 @@ def layout(page: Page, size: int, edges: list[tuple[int, int]], widths: list[int
     return page.evaluate("(request) => graphopt.layeredLayout(request)", request)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_layout_draws_edges_downwards_and_nodes_apart(scripts: Page, seed: int) -> None:
     rng = random.Random(seed)
-    size = 300
+    size = 200
     edges = [
         (max(0, k - 1 - rng.choice((0, 0, 1, 3, 40))), k) for k in range(1, size) for _ in range(rng.choice((1, 2)))
     ]
@@ -261,9 +297,21 @@ def test_a_network_with_residuals_stays_upright(scripts: Page) -> None:
     assert max(found["x"]) - min(found["x"]) < 2
 
 
+def test_what_stands_aside_does_not_bend_the_network(scripts: Page) -> None:
+    """A chain of 40, and a removed node beside each second edge."""
+    size = 40
+    chain = [(k, k + 1) for k in range(size - 1)]
+    ghosts = [(k, size + k // 2) for k in range(0, size - 1, 2)]
+    edges = [*chain, *ghosts, *((ghost, k + 1) for k, ghost in ghosts)]
+    total = size + len(ghosts)
+    found = layout(scripts, total, edges, [100] * total, light=[k >= size for k in range(total)])
+    assert max(found["x"][:size]) - min(found["x"][:size]) < 2
+    assert all(abs(found["x"][ghost] - found["x"][0]) > 50 for _, ghost in ghosts)
+
+
 def test_layout_takes_cycles_and_deep_graphs(scripts: Page) -> None:
     assert len(layout(scripts, 3, [(0, 1), (1, 2), (2, 0), (1, 1)], [50] * 3)["x"]) == 3
-    deep = 6000  # recursion would run out of stack
+    deep = 5000  # recursion would run out of stack
     found = layout(scripts, deep, [(k, k + 1) for k in range(deep - 1)], [50] * deep)
     assert found["y"] == sorted(found["y"])
     assert len(set(found["y"])) == deep
