@@ -42,6 +42,7 @@ _TYPES = {
 # OpenVINO's ONNX reader makes one node of a product and one of its bias, and gives the bias the node's name; its low
 # precision passes split the scales off.
 _PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
 # With constants, OpenVINO puts them into the weights and bias of the layer before; the layer then has their name.
 _MERGED = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 
@@ -56,6 +57,7 @@ class LayerPrecision:
         precision: what it computes in: "u8", "i8", "f32" …
         primitive: the kernel that was chosen, such as brgconv_avx512_I8.
         original_names: the nodes of the model that were fused into it.
+        reads: name of the layer that makes its first input; empty without one.
     """
 
     name: str
@@ -63,6 +65,7 @@ class LayerPrecision:
     precision: str
     primitive: str
     original_names: tuple[str, ...]
+    reads: str = ""
 
     @property
     def integer(self) -> bool:
@@ -89,6 +92,7 @@ def runtime_precision(model: ModelProto | Path) -> list[LayerPrecision]:
                 precision=facts["runtimePrecision"].astype(str),
                 primitive=facts["primitiveType"].astype(str),
                 original_names=tuple(name for name in original.split(",") if name),
+                reads=op.input_value(0).get_node().get_friendly_name() if op.get_input_size() else "",
             )
         )
     return layers
@@ -114,6 +118,7 @@ class _Layers:
     """The layers of a compiled model by the names of the nodes that they came from."""
 
     def __init__(self, layers: Sequence[LayerPrecision]) -> None:
+        self.by_name = {layer.name: layer for layer in layers}
         self.of: dict[str, list[LayerPrecision]] = {}
         for layer in layers:
             for name in dict.fromkeys(whole_name(part) for part in layer.original_names):
@@ -138,6 +143,10 @@ class _Layers:
             found.sort(key=lambda layer: layer.layer_type not in LINEAR_LAYERS)
         if not found:
             return NodePrecision(planned, "", "unknown", "OpenVINO has no layer that came from it any more")
+        # A mean of a Transpose becomes a mean over other axes, which has a name of OpenVINO's own, and a Reshape.
+        before = self.by_name.get(found[0].reads)
+        if found[0].layer_type == "Reshape" and planned.op_type in _MEANS and before and before.layer_type == "Reduce":
+            return self.named(planned, before)
         return self.named(planned, found[0])
 
     @staticmethod

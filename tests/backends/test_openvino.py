@@ -184,3 +184,15 @@ def test_a_batch_norm_that_openvino_puts_into_the_layer_before_does_not_hide_it(
     found = what_became(quantize_model(source, "openvino").after)
     assert [(operator, kind) for operator, _, kind, _ in found] == [("Conv", "uint8"), ("Conv", "uint8")]
     assert all(layer.startswith("Convolution ") for _, layer, _, _ in found)
+
+
+@pytest.mark.parametrize("mean", ["GlobalAveragePool(t)", "ReduceMean<axes=[2]>(t)"])
+def test_a_mean_behind_a_transpose_is_found_under_the_name_that_openvino_gives_it(mean: str) -> None:
+    body = f"c = MatMul(x, w) t = Transpose<perm=[0,2,1]>(c) m = {mean} f = Flatten(m) y = Gemm(f, v)"
+    source = float_model(body, "float[N,16,8] x", "float[N,5] y", w=(8, 8), v=(8, 5))
+    found = what_became(quantize_model(source, "openvino").after)
+    assert [(op, layer.split()[0], kind) for op, layer, kind, _ in found] == [
+        ("MatMul", "FullyConnected", "uint8"),
+        (mean.split("<")[0].split("(")[0], "Reduce", "uint8"),
+        ("Gemm", "FullyConnected", "uint8"),
+    ]
