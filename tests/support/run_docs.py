@@ -47,7 +47,6 @@ class DocsRunner:
         self.module = ModuleType(f"docs_{re.sub(r'[^a-z]', '_', file.path.stem.lower())}")
         sys.modules[self.module.__name__] = self.module  # dataclasses look their module up
         self.printed: str | None = None
-        self.files: set[str] = set()
 
     def run(self, block: Block) -> None:
         """Run, write, read or compare one block."""
@@ -58,7 +57,6 @@ class DocsRunner:
         if name is not None:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(block.code)
-            self.files.add(name)
         if block.mark("output") is not None:
             assert self.printed is not None, f"{where}: nothing ran before this output"
             compare(block.code, self.printed, where)
