@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import graphopt
@@ -223,6 +224,30 @@ def test_an_engine_that_fails_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_pat
     _, data = optimize(tmp_path, calibration_data=CALIBRATION)
     said = "Note: what the engine makes of the result: not available: out of kernels"
     assert said in section(data, "summary")["text"]
+
+
+def test_a_layer_that_does_not_run_as_planned_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = reporting.engine_precision
+
+    def missing(*given: Any) -> Any:
+        found = real(*given)
+        first, *others = found.precision.nodes
+        floating = dataclasses.replace(first, precision="float32", reason="its zero point isn't 0")
+        return dataclasses.replace(found, precision=dataclasses.replace(found.precision, nodes=[floating, *others]))
+
+    monkeypatch.setattr(reporting, "engine_precision", missing)
+    result, data = optimize(tmp_path, calibration_data=CALIBRATION)
+    name = next(node.name for node in result.graph.nodes if node.op == "Conv")
+    assert section(data, "summary")["warnings"] == [
+        f"1 of 11 planned nodes doesn't run in 8 bits in onnxruntime {onnxruntime.__version__} (CPU): see the layers"
+    ]
+    layers = section(data, "layers")
+    assert layers["warnings"] == [f"{name} (Conv): float32: its zero point isn't 0"]
+    row = next(row for row in table(layers, "Layers") if row["node"] == name)
+    assert (row["planned"], row["computes in"], row["why"]) == ("int8", "float32", "its zero point isn't 0")
+    shown = next(node for node in data["graph"]["nodes"] if node["name"] == name)
+    assert shown["precision"] == "float32"
+    assert "runs in float32" in shown["badges"]
 
 
 def test_the_guard_shows_the_run_that_ships(tmp_path: Path) -> None:
