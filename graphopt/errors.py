@@ -52,14 +52,16 @@ class Cancelled(BaseException):
 
 
 class InternalError(Exception):
-    """A bug in graphopt: a pass left the graph invalid, or changed a result it promised to keep.
+    """A bug in a pass or in graphopt itself: a pass left the graph invalid, or changed a result it promised to keep.
 
-    `reproducer` is the folder with the model before the failing pass and the pipeline, or None.
+    `reproducer` is the folder with the model before the failing pass and the pipeline, or None. `owner` is whose bug it
+    is: graphopt's, or that of a pass of somebody else, as `module:Class`.
     """
 
     def __init__(self, message: str, reproducer: str | None = None) -> None:
         super().__init__(message)
         self.reproducer = reproducer
+        self.owner = "graphopt"
 
 
 def one_line(error: object) -> str:

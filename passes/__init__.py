@@ -87,7 +87,7 @@ def find_pass(name: str) -> type[Pass]:
         ConfigError: no such pass (the message has the nearest name); or two packages claim the name; or the package or
             module that brings it can't be imported or doesn't bring a Pass.
     """
-    if is_named(name):
+    if is_named(name) or "<locals>" in name:
         return import_pass(name)
     others = [point for point in brought_passes() if point.name == name]
     if name in CATALOGUE:
@@ -110,7 +110,7 @@ def pass_info(name: str) -> PassInfo:
     """
     found = find_pass(name)
     packages = {point.name: _package(point) for point in brought_passes()}
-    return _info(found, "graphopt" if name in CATALOGUE else packages.get(name, name.partition(":")[0]))
+    return _info(found, "graphopt" if name in CATALOGUE else packages.get(name, name.rpartition(":")[0]))
 
 
 def all_passes() -> list[PassInfo]:

@@ -86,8 +86,10 @@ def _say(message: object, code: int) -> int:
 def _report_bug(error: Exception) -> int:
     traceback.print_exception(error)
     where = f"; what shows it is in {error.reproducer}" if isinstance(error, InternalError) and error.reproducer else ""
+    owner = error.owner if isinstance(error, InternalError) else "graphopt"
+    mend = ": please report it" if owner == "graphopt" else ""
     print(
-        f"graphopt: internal error: {one_line(error)}{where}. This is a bug in graphopt: please report it.",
+        f"graphopt: internal error: {one_line(error)}{where}. This is a bug in {owner}{mend}.",
         file=sys.stderr,
     )
     return EXIT_INTERNAL

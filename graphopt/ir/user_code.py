@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 
 from graphopt.errors import ConfigError, nearest
 
+_ONE_AT_A_TIME = RLock()
 _NAMED = re.compile(r"([^\W\d][\w.]*|.+\.py):[^\W\d][\w.]*")
 
 
@@ -87,8 +89,11 @@ def _module(name: str) -> ModuleType:
 
 def _file_module(path: str) -> ModuleType:
     name = str(Path(path).resolve())
-    if name in sys.modules:
-        return sys.modules[name]
+    with _ONE_AT_A_TIME:  # another thread must not see a module that is half imported
+        return sys.modules[name] if name in sys.modules else _executed(name)
+
+
+def _executed(name: str) -> ModuleType:
     spec = spec_from_file_location(name, name)
     assert spec is not None
     assert spec.loader is not None  # the name ends in .py

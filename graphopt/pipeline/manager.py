@@ -11,7 +11,9 @@ from typing import Any
 
 from graphopt.errors import GraphoptError, InternalError
 from graphopt.ir import Graph, fill_types
+from graphopt.ir.user_code import named
 from graphopt.pipeline.instrument import Failure, Instrument, PassRecord
+from graphopt.pipeline.naming import is_own
 from graphopt.pipeline.passes import Context, Pass
 
 
@@ -47,6 +49,8 @@ class PassManager:
             try:
                 records.append(self._run_one(pass_, index, graph, ctx))
             except (GraphoptError, InternalError) as error:
+                if isinstance(error, InternalError) and not is_own(type(pass_)):
+                    error.owner = named(type(pass_))
                 self._tell_of(error, pass_, index, graph, ctx)
                 raise
             finally:

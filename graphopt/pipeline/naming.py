@@ -21,11 +21,16 @@ GROUP = "graphopt.passes"
 
 def spelled(pass_type: type[Pass]) -> str:
     """What finds this pass again: its name for our own and those that packages bring, `module:Class` for others."""
-    place = named(pass_type)
-    if place.startswith(f"{GROUP}."):
+    if is_own(pass_type):
         return pass_type.name
+    place = named(pass_type)
     brought = any(point.name == pass_type.name and point.value == place for point in brought_passes())
     return pass_type.name if brought else place
+
+
+def is_own(pass_type: type[Pass]) -> bool:
+    """Whether it is one of graphopt's."""
+    return pass_type.__module__.startswith(f"{GROUP}.")
 
 
 def brought_passes() -> Sequence[EntryPoint]:
@@ -56,6 +61,8 @@ def import_pass(text: str) -> type[Pass]:
     Raises:
         ConfigError: there is no such class, or it is not a pass whose options can be read.
     """
+    if "<locals>" in text:
+        raise ConfigError(f"{text} is defined inside a function, where nothing else finds it: move it out of there")
     found = import_named(text, "class")
     if isinstance(found, Pass):
         raise ConfigError(f"{text} is a pass object: name its class, {named(type(found))}")

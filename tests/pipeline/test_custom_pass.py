@@ -8,11 +8,13 @@ import pytest
 
 from graphopt.cli import main
 from graphopt.errors import ConfigError
+from graphopt.ir.user_code import import_named
 from graphopt.passes import find_pass
 from graphopt.pipeline import Pass
 from graphopt.pipeline.naming import spelled
 from graphopt.pipeline.spec import passes_from_text, passes_to_text
 from graphopt.pipeline.toml import Pipeline, pipeline_from_toml, pipeline_to_toml
+from tests.pipeline.toys import MODEL
 
 CODE = """
 from dataclasses import dataclass
@@ -57,6 +59,19 @@ class OddOption(Pass):
 
     def run(self, graph, ctx):
         pass
+
+
+@dataclass(frozen=True)
+class Failing(Pass):
+    def run(self, graph, ctx):
+        raise KeyError("oops")
+
+
+def inside():
+    class Hidden(Failing):
+        pass
+
+    return Hidden
 
 
 made = ScaleHeads()
@@ -130,6 +145,21 @@ def test_the_command_line_shows_it(module: str, capsys: pytest.CaptureFixture[st
     assert (info["name"], info["package"], info["options"][0]["name"]) == ("scale-heads", module, "factor")
     assert main(["passes", "fold-batch-norm"]) == 0
     assert "beta" in capsys.readouterr().out
+
+
+def test_a_pass_that_fails_is_its_owners_bug(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.onnxtxt").write_text(MODEL, encoding="utf-8")
+    assert main(["optimize", "tiny.onnxtxt", "-o", "out.onnx", "--passes", f"remove-dead,{module}:Failing"]) == 70
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "pass 'failing' failed with KeyError: 'oops'" in said
+    assert said.endswith(f"This is a bug in {module}:Failing.")
+
+
+def test_a_pass_inside_a_function_is_not_found_again(module: str) -> None:
+    hidden = import_named(f"{module}:inside")()
+    text = passes_to_text([hidden()])
+    with pytest.raises(ConfigError, match="is defined inside a function, where nothing else finds it"):
+        passes_from_text(text, find_pass)
 
 
 def test_names_come_from_the_class() -> None:
