@@ -37,6 +37,8 @@ def bisect(
     prune: options.Prune = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
+    budget: options.Budget = None,
+    precision: options.Precision = None,
     metric: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What --max-drop is about: top1, or module:function; or sqnr."),
@@ -83,6 +85,8 @@ def bisect(
             prune=prune,
             skip=options.split(skip),
             keep_float=tuple(keep_float or ()),
+            budget=budget,
+            precision=tuple(precision or ()),
             method=calibration_method,
             percentile=percentile,
             data=data,

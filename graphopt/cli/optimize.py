@@ -20,7 +20,7 @@ from graphopt.report.pages import summary_dict, summary_page
 from graphopt.report.verification import verification_page
 
 FRONT = "--front"
-_MIXED = "Mixed precision (--preset mixed, or passes with assign-precision)"
+_MIXED = options.MIXED
 
 
 def optimize(
@@ -49,22 +49,8 @@ def optimize(
     ] = None,
     skip: options.Skip = None,
     keep_float: options.KeepFloat = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BUDGET",
-            rich_help_panel=_MIXED,
-            help="What the result may take: latency=0.6x or size=0.3x of the float model's, or bits=6 a weight.",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN=NAME",
-            rich_help_panel=_MIXED,
-            help="Give these nodes this precision: 'Softmax=float', 'head/*=float16'. Repeatable; the last one counts.",
-        ),
-    ] = None,
+    budget: options.Budget = None,
+    precision: options.Precision = None,
     save_precision_plan: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", rich_help_panel=_MIXED, help="Write the assignment, to edit and replay it."),

@@ -84,6 +84,23 @@ KeepFloat: TypeAlias = Annotated[
         metavar="PATTERN", help="Leave these nodes in float: a name, a pattern ('head/*') or an operator. Repeatable."
     ),
 ]
+MIXED = "Mixed precision (--preset mixed, or passes with assign-precision)"
+Budget: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        rich_help_panel=MIXED,
+        help="What the result may take: latency=0.6x or size=0.3x of the float model's, or bits=6 a weight.",
+    ),
+]
+Precision: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN=NAME",
+        rich_help_panel=MIXED,
+        help="Give these nodes this precision: 'Softmax=float', 'head/*=float16'. Repeatable; the last one counts.",
+    ),
+]
 Labels: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE.npy", help="Class indices of the samples, if not in the .npz as `labels`."),
