@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,11 +12,14 @@ from onnx import parser
 from onnx.reference import ReferenceEvaluator
 
 from graphopt.analysis.hybrid import Hybrids
+from graphopt.calibration import input_specs, load_dataset
 from graphopt.ir import Graph, load, to_proto, verify
 from graphopt.passes import find_pass
+from graphopt.passes.presets import FLOAT
 from graphopt.pipeline import Context, Pass, PassManager
 from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.pipeline.spec import passes_from_text
+from graphopt.targets import TARGETS
 from tests.support.planted import InsertScales, RewriteReluScaled
 
 MODEL = """
@@ -142,3 +146,66 @@ def test_a_branch_that_went_away_goes_as_a_whole() -> None:
     assert any(graph is not None for graph in valid)
     for graph in filter(None, valid):
         np.testing.assert_array_equal(outputs(to_proto(graph), feed)[0], expected[0])
+
+
+def test_types_that_change_tie_what_makes_and_reads_them(image: dict[str, np.ndarray]) -> None:
+    """Float16 all the way: no part of that makes a model without the rest."""
+    graph = load(parser.parse_model(MODEL))
+    before = Snapshot(graph)
+    PassManager(passes_from_text("convert-float", find_pass)).run(graph, Context())
+    hybrids = Hybrids(before.restore(), Snapshot(graph).restore())
+    (unit,) = hybrids.units
+    assert {c.node.before.name for c in unit.changed} >= {"c1", "c2", "c3"}
+    everything = hybrids.apply([0])
+    assert everything is not None
+    assert sorted(n.op for n in everything.nodes) == sorted(n.op for n in graph.nodes)
+    for one, other in zip(outputs(to_proto(everything), image), outputs(to_proto(graph), image), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_channels_that_go_tie_their_layers(image: dict[str, np.ndarray]) -> None:
+    """A channel between c1 and c2 goes, and one between c3 and c4: two groups, of which either can go alone."""
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    net (float[n, 2, 4, 4] x) => (float[n, 2, 4, 4] y)
+    <float[3, 2, 1, 1] w1 = {1, 2, 0, 0, 3, 1}, float[2, 3, 1, 1] w2 = {1, 0, 1, 2, 1, 0}>
+    {
+      [c1] a = Conv(x, w1)
+      [r1] b = Relu(a)
+      [c2] c = Conv(b, w2)
+      [c3] d = Conv(c, w1)
+      [r3] e = Relu(d)
+      [c4] y = Conv(e, w2)
+    }
+    """
+    before, after = halves(text, "eliminate-dead-channels{align=1}")
+    hybrids = Hybrids(before, after)
+    feed = {"x": image["x"]}
+    expected = outputs(to_proto(before), feed)[0]
+    assert len(hybrids.units) == 2
+    for chosen in ([0], [1], [0, 1]):
+        graph = hybrids.apply(chosen)
+        assert graph is not None
+        channels = [n.inputs[1].shape[0] for n in graph.nodes if n.is_op("Conv")]
+        assert sorted(channels) == sorted([2, 2, 3 - (0 in chosen), 3 - (1 in chosen)])
+        np.testing.assert_allclose(outputs(to_proto(graph), feed)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_pair_of_8_bits_is_a_part_of_its_own() -> None:
+    path = Path(__file__).parents[2] / "calibration_data"
+    graph = load(path / "digits_cnn.onnx")
+    passes = passes_from_text(",".join([*FLOAT, "plan-quantization", "calibrate", "quantize-weights"]), find_pass)
+    data = load_dataset(str(path / "calibration.npz"), input_specs(to_proto(graph)), limit=4)
+    ctx = Context(target=TARGETS["onnxruntime"], calibration=data)
+    PassManager(passes).run(graph, ctx)
+    before = Snapshot(graph)
+    PassManager(passes_from_text("insert-qdq", find_pass)).run(graph, ctx)
+    hybrids = Hybrids(before.restore(), Snapshot(graph).restore())
+    quantized = [n.inputs[0].name for n in graph.nodes if n.op == "QuantizeLinear"]
+    pairs = [[n for n in unit.added if n.op == "QuantizeLinear"] for unit in hybrids.units]
+    assert sorted(n.inputs[0] for pair in pairs for n in pair) == sorted(quantized)
+    assert max(len(pair) for pair in pairs) == 1
+    for number, pair in enumerate(pairs):
+        alone = hybrids.apply([number])
+        assert alone is not None
+        assert sum(n.op == "QuantizeLinear" for n in alone.nodes) == len(pair)

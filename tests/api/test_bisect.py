@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -298,3 +300,35 @@ def test_json_has_all_of_it(tmp_path: Path) -> None:
     assert told["boundary"]["name"] == "rewrite-relu"
     assert told["blame"]["suspects"][0]["values"][0]["node"] == CONVS[0]
     assert told["reproducer"]["folder"] == str(tmp_path)
+
+
+@dataclass(frozen=True)
+class ScaleLast(graphopt.Pass):
+    """Scales the weight of the last convolution, if there are four: alone it does something else."""
+
+    name: ClassVar[str] = "scale-last"
+    summary: ClassVar[str] = "looks at the whole model"
+    lossless: ClassVar[bool] = True
+
+    def run(self, graph: graphopt.Graph, ctx: graphopt.Context) -> None:
+        convs = [node for node in graph.nodes if node.is_op("Conv")]
+        if len(convs) == 4:
+            weight = graph.own_constant(convs[-1], 1)
+            graph.set_values(weight, weight.values * np.float32(1.01))
+
+
+def test_a_loss_that_only_shows_in_the_whole_model(tmp_path: Path) -> None:
+    found = graphopt.bisect(chain(), passes=[ScaleLast()], output=tmp_path)
+    assert blamed(found) == ["conv3"]
+    assert found.reproducer is not None
+    # Relus before the first and behind the last convolution aren't needed: growing stops short of the whole.
+    assert sum(n.op_type == "Conv" for n in onnx.load(tmp_path / "before.onnx").graph.node) == 4
+    assert reproduce(tmp_path).returncode == 1
+
+
+def test_a_target_of_ones_own_is_taken_into_the_reproducer(tmp_path: Path) -> None:
+    target = replace(graphopt.find_target("onnxruntime"), name="mine")
+    found = graphopt.bisect(MODEL, target=target, calibration_data=SAMPLES, min_sqnr=41, output=tmp_path / "alone")
+    assert found.reproducer is not None
+    assert (tmp_path / "alone" / "target.toml").is_file()
+    assert reproduce(tmp_path / "alone").returncode == 1
