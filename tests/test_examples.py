@@ -14,8 +14,6 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-import graphopt
-
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
