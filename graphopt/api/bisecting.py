@@ -127,6 +127,8 @@ def bisect(
             notes.append("no reproducer: run on the model in front of it, the pass alone doesn't lose it")
     if judge is None and fall is None and not all(pass_.lossless for pass_ in choice.passes):
         notes.append("some passes are allowed to lose something: --min-sqnr or --max-drop look for what they lose")
+    if fall is None and given is None and own is None:
+        notes.append("noise leaves parts of trained networks unused: --data measures on real samples")
     return Bisection(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
         pipeline=passes_to_text(choice.passes),

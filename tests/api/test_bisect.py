@@ -243,6 +243,7 @@ def test_nothing_to_find() -> None:
     assert not Path("never-made").exists()
     assert "nothing is lost: behind all passes" in to_text(bisection_page(found))
     assert found.to_dict()["found"] is False
+    assert "--data" in found.notes[0]
 
 
 def test_what_is_allowed_to_lose_something_is_said() -> None:
