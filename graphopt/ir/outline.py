@@ -17,7 +17,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from graphopt.ir.elements import Body, Constant, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
 from graphopt.ir.printer import attribute_text
-from graphopt.ir.tensor_types import TensorType
+from graphopt.ir.tensor_types import type_text
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,6 @@ def _node(node: Node, scope: tuple[str, ...]) -> NodeOutline:
 
 def _type(tensor: Tensor) -> str:
     if isinstance(tensor, Constant):
-        return str(TensorType(tensor.dtype, tensor.shape))
+        return type_text(tensor.dtype, tensor.shape)
     assert isinstance(tensor, Variable)
-    return str(TensorType(tensor.dtype, tensor.shape, tensor.type_proto))
+    return type_text(tensor.dtype, tensor.shape, tensor.type_proto)

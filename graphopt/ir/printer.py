@@ -25,7 +25,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from graphopt.ir.elements import Body, Constant, Node, Tensor, Variable
 from graphopt.ir.graph import Graph
 from graphopt.ir.stored import SparseConstant, loaded
-from graphopt.ir.tensor_types import TensorType
+from graphopt.ir.tensor_types import type_text
 from graphopt.ir.to_proto import ir_version
 from graphopt.quant.arithmetic import solve_params
 from graphopt.quant.plan import TensorPlan
@@ -163,7 +163,7 @@ def _solved_ranges(graph: Graph) -> dict[str, Range]:
 
 def _typed(tensor: Tensor) -> str:
     proto = tensor.type_proto if isinstance(tensor, Variable) else None
-    return f"%{tensor.name}: {TensorType(tensor.dtype, tensor.shape, proto)}"
+    return f"%{tensor.name}: {type_text(tensor.dtype, tensor.shape, proto)}"
 
 
 def _values(constant: Constant) -> str:
@@ -194,7 +194,7 @@ def _number(value: Any) -> str:
 def attribute_text(value: Any) -> str:
     """An attribute's value on one line; long ones are cut."""
     if isinstance(value, Constant):
-        return f"{TensorType(value.dtype, value.shape)}{_values(value)}"
+        return f"{type_text(value.dtype, value.shape)}{_values(value)}"
     if isinstance(value, onnx.AttributeProto):
         return _short(" ".join(str(value).split()))
     if isinstance(value, float):

@@ -26,16 +26,20 @@ class TensorType:
     type_proto: onnx.TypeProto | None = None
 
     def __str__(self) -> str:
-        if self.type_proto is not None:
-            return str(self.type_proto.WhichOneof("value")).removesuffix("_type")
-        dims = "…" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
-        return f"{'unknown' if self.dtype is None else _dtype_text(self.dtype)}[{dims}]"
+        return type_text(self.dtype, self.shape, self.type_proto)
 
 
-@functools.cache
-def _dtype_text(dtype: np.dtype[np.generic]) -> str:
-    """Its name; numpy makes it anew each time, which was a third of printing a graph."""
-    return str(dtype)
+def type_text(dtype: np.dtype[np.generic] | None, shape: Shape | None, type_proto: onnx.TypeProto | None = None) -> str:
+    """What a `TensorType` of these is as text: `float32[N,3,224,224]`; those of plain tensors are remembered."""
+    if type_proto is not None:
+        return str(type_proto.WhichOneof("value")).removesuffix("_type")
+    return _plain_text(dtype, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_text(dtype: np.dtype[np.generic] | None, shape: Shape | None) -> str:
+    dims = "…" if shape is None else ",".join("?" if d is None else str(d) for d in shape)
+    return f"{dtype or 'unknown'}[{dims}]"
 
 
 def agrees(tensor: Variable, found: TensorType) -> bool:

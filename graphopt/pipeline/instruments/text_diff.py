@@ -45,8 +45,11 @@ class _Anchored(difflib.SequenceMatcher[str]):
 def _steps(old: list[str], new: list[str]) -> Iterator[_Opcode]:
     i = j = 0
     for a, b in (*_anchors(old, new), (len(old), len(new))):
-        for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old[i:a], new[j:b], autojunk=False).get_opcodes():
-            yield tag, i + i1, i + i2, j + j1, j + j2
+        if i < a and j < b:
+            for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old[i:a], new[j:b], autojunk=False).get_opcodes():
+                yield tag, i + i1, i + i2, j + j1, j + j2
+        elif i < a or j < b:
+            yield "delete" if i < a else "insert", i, a, j, b
         if a < len(old):
             yield "equal", a, a + 1, b, b + 1
         i, j = a + 1, b + 1
