@@ -22,7 +22,9 @@ from graphopt.ir import Graph, from_proto, to_proto
 from graphopt.ir.ops import is_random
 from graphopt.passes.fold_constants import FoldConstants
 from graphopt.pipeline import Context
-from tests.support.backend_suite import Case, cases
+from tests.support.backend_suite import Case, cases, in_one_worker
+
+pytestmark = in_one_worker
 
 CHUNKS = 16
 SAME = "same"

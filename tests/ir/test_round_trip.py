@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphopt.errors import LoadError
 from graphopt.ir import from_proto, to_proto
-from tests.support.backend_suite import cases
+from tests.support.backend_suite import cases, in_one_worker
 from tests.support.rewrite import run
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
@@ -117,6 +117,7 @@ def test_the_comparison_sees_differences() -> None:
     assert Normal(base) != Normal(make([helper.make_node("Relu", ["x"], ["y"])]))
 
 
+@in_one_worker
 def test_the_whole_backend_suite_says_the_same() -> None:
     different: list[str] = []
     for case in cases():

@@ -11,7 +11,7 @@ import pytest
 from graphopt.ir import Graph, Node, Variable, fill_types, from_proto, infer
 from graphopt.ir.verifier import Violation, verify
 from graphopt.quant import Edge, Scheme, TensorPlan
-from tests.support.backend_suite import cases
+from tests.support.backend_suite import cases, in_one_worker
 
 MODEL = """g (bool c, float[2,4] x) => (float[2,4] y) <float[4] w = {1,2,3,4}> {
   [first] t = Add(x, w)
@@ -301,6 +301,7 @@ def test_zero_points_of_another_type_and_of_int32() -> None:
     assert verify(bias) == []
 
 
+@in_one_worker
 def test_no_false_alarm_in_the_backend_suite() -> None:
     alarms: dict[str, list[str]] = {}
     for case in cases():

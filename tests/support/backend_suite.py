@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import pytest
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.loader import load_model_tests
 
+# Tests of it run in one worker, so that the cases are made once.
+in_one_worker = pytest.mark.xdist_group("backend suite")
 FOLDERS = ("pytorch-converted", "pytorch-operator", "simple")
 
 
