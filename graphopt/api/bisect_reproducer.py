@@ -7,6 +7,7 @@ calibration.npz     what they read on a few samples, when the pass or the plan b
 ranges.json         the saved ranges, when the run had any
 pipeline.toml       the pass; where it carries out a plan, all since the plan was begun
 target.toml         the target, when it is none of graphopt's own
+my_passes.py        a copy of the user's file that the pass is in, when it is none of graphopt's own
 reproduce.py        compiles, runs both, prints the SQNR; exits with 1 while the loss shows, with 0 when not
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from graphopt.api.bisect_code import code_files, copy_code
 from graphopt.api.bisect_part import Part, Scene, find_part, least_db
 from graphopt.api.bisect_samples import save_feeds
 from graphopt.api.choice import choose_pipeline
@@ -81,6 +83,7 @@ def _write(scene: Scene, part: Part, folder: Path, least: float) -> None:
     )
     config = folder / "pipeline.toml"
     _save_text(pipeline_to_toml(Pipeline(scene.passes, settings)), config)
+    copy_code(code_files(scene.passes), folder)
     if scene.ctx.ranges is not None:
         key = ranges_key(folder / "before.onnx", None, choose_pipeline(config=config))
         save_ranges(folder / "ranges.json", scene.ctx.ranges, model_hash=key, data_hash="", method="saved")
@@ -102,6 +105,7 @@ from pathlib import Path
 import graphopt
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 LEAST_DB = {least}
 
 result = graphopt.optimize(HERE / "before.onnx", config=HERE / "pipeline.toml")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.conftest import Run
@@ -28,6 +31,40 @@ def test_json_and_a_folder_of_ones_own(run: Run, folder: Path) -> None:
     assert {path.name for path in (folder / "here").iterdir()} == {
         "before.onnx", "inputs.npz", "pipeline.toml", "reproduce.py",
     }  # fmt: skip
+
+
+def test_a_pass_in_a_file_of_the_user_s_is_copied(run: Run, folder: Path) -> None:
+    (folder / "my_bisected_passes.py").write_text(
+        """
+from dataclasses import dataclass
+from typing import ClassVar
+import graphopt
+
+@dataclass(frozen=True)
+class Scale(graphopt.Pass):
+    name: ClassVar[str] = "scale"
+    summary: ClassVar[str] = "scale the first weight"
+    lossless: ClassVar[bool] = True
+
+    def run(self, graph, ctx):
+        weight = next(n for n in graph.nodes if n.is_op("Conv")).inputs[1]
+        graph.set_values(weight, weight.values * 1.01)
+"""
+    )
+    found = run("bisect", "digits_cnn.onnx", "--passes", "fold-constants,my_bisected_passes:Scale", "-o", "here")
+    assert found.code == 0, found.err
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    shown = subprocess.run(
+        [sys.executable, folder / "here" / "reproduce.py"],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 1, shown.stderr
+    assert "are expected" in shown.stdout
 
 
 def test_samples_are_taken_into_the_reproducer_where_passes_need_them(run: Run, folder: Path) -> None:
