@@ -90,6 +90,13 @@ def test_equal_models_make_a_page_that_says_so(models: tuple[ModelProto, ModelPr
         graphopt.diff(*models).save_report(tmp_path / "nowhere" / "page.html")
 
 
+def test_what_a_node_was_called_is_said_once(models: tuple[ModelProto, ModelProto], tmp_path: Path) -> None:
+    other = parser.parse_model(FIRST.replace("[act]", "[slope]").replace("alpha = 0.1", "alpha = 0.3"))
+    graphopt.diff(models[0], other).save_report(tmp_path / "named.html")
+    (row,) = table(section(report_data(tmp_path / "named.html"), "changed"), "Changed nodes")
+    assert (row["node"], row["was called"], row["what"]) == ("slope", "act", "alpha: 0.1 → 0.3")
+
+
 def test_the_command_writes_it_or_says_why_not(
     models: tuple[ModelProto, ModelProto], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,10 +68,11 @@ def _changed(found: ModelDiff) -> Section | None:
     if not found.changed:
         return None
     columns = (_STEP, Column("node", "node"), Column("operator"), Column("what"), Column("was called"))
-    rows: list[tuple[Cell, ...]] = [
-        (_AFTER, c.after.name, c.after.op, "; ".join(c.what), c.before.name if c.before.name != c.after.name else "")
-        for c in found.changed
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for change in found.changed:
+        was = "" if change.before.name == change.after.name else change.before.name
+        what = change.what[:-1] if was else change.what  # the last of them is the name
+        rows.append((_AFTER, change.after.name, change.after.op, "; ".join(what), was))
     return Section("changed", "Changed nodes", tables=(filled("Changed nodes", columns, rows),))
 
 
