@@ -19,6 +19,7 @@ from networkx.utils import UnionFind
 
 from graphopt.analysis.node_matching import Side, match_nodes
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline
+from graphopt.ir.stored import loaded
 
 SameValues: TypeAlias = Callable[[ConstantOutline, ConstantOutline], bool]
 
@@ -77,9 +78,19 @@ class GraphDiff:
         return bool(self.removed or self.added or self.changed or self.inputs or self.outputs)
 
 
+def equal_values(one: ConstantOutline, other: ConstantOutline) -> bool:
+    """Whether two constants of any two models hold the same; lazy values are loaded."""
+    if one.values is other.values:
+        return True
+    a, b = loaded(one.values), loaded(other.values)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
 def same_array(one: ConstantOutline, other: ConstantOutline) -> bool:
-    """Whether two constants hold the same array: what equality means between two moments of one graph."""
-    return one.values is other.values
+    """Whether two constants are equal, between two moments of one graph: under one name they are if they hold the same
+    array. Under two names, as where duplicates are merged, they are compared.
+    """
+    return one.values is other.values if one.name == other.name else equal_values(one, other)
 
 
 def diff_outlines(before: Outline, after: Outline, same_values: SameValues = same_array) -> GraphDiff:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.analysis.graph_diff import ChangedNode, GraphDiff, diff_outlines
+from graphopt.analysis.graph_diff import ChangedNode, GraphDiff, diff_outlines, equal_values
 from graphopt.ir import Graph
 from graphopt.ir.default_attributes import without_defaults
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline, outline
@@ -150,7 +150,7 @@ def diff_models(before: Graph, after: Graph, titles: tuple[str, str] = ("the fir
     """Compare two models; values of constants are loaded and compared, too. `titles`: what they are called."""
     ours, theirs = before.facts.opset_imports, after.facts.opset_imports
     sides = without_defaults(outline(before), ours), without_defaults(outline(after), theirs)
-    graph = diff_outlines(*sides, same_values=_equal)
+    graph = diff_outlines(*sides, same_values=equal_values)
     used = {"", *(node.op.rpartition("::")[0] for side in sides for node in side.nodes.values())}
     domains = [domain for domain in {**ours, **theirs} if domain in used and ours.get(domain) != theirs.get(domain)]
     opsets = tuple((domain, ours.get(domain), theirs.get(domain)) for domain in domains)
@@ -194,7 +194,7 @@ def _values(changed: ChangedNode, before: Outline, after: Outline) -> Iterator[V
     pairs = zip(changed.before.inputs, changed.after.inputs, strict=False)
     for index, (ours, theirs) in enumerate(pairs):
         a, b = before.constants.get(ours), after.constants.get(theirs)
-        if a is None or b is None or a.type != b.type or _equal(a, b):
+        if a is None or b is None or a.type != b.type or equal_values(a, b):
             continue
         grid = changed.before.op in _GRIDS and index in _GRID_INPUTS
         what = _GRID_INPUTS[index] if grid else f"input {index}"
@@ -216,13 +216,6 @@ def _value_change(node: str, index: int, what: str, a: ConstantOutline, b: Const
 
 
 _UNKNOWN = (math.nan, math.nan)
-
-
-def _equal(one: ConstantOutline, other: ConstantOutline) -> bool:
-    if one.values is other.values:
-        return True
-    a, b = loaded(one.values), loaded(other.values)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _nodes(title: str, nodes: Sequence[NodeOutline], limit: int | None) -> list[Line | Table]:

@@ -92,6 +92,23 @@ def test_other_values_are_seen_without_comparing_them() -> None:
     assert changed.what == ("input 1: other values",)
 
 
+def test_merged_duplicates_are_no_other_values() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+    <float[2,2,1,1] w = {1,2,3,4}, float[2,2,1,1] again = {1,2,3,4}>
+    {
+        [one] h = Conv(x, w)
+        [two] y = Conv(h, again)
+    }
+    """
+    graph = load(parser.parse_model(text))
+    before = outline(graph)
+    PassManager(passes_from_text("merge-duplicates", find_pass)).run(graph, Context())
+    assert [c.name for c in graph.constants] == ["w"]
+    assert not diff_outlines(before, outline(graph))
+
+
 def test_attributes_and_operators() -> None:
     one = """
     <ir_version: 8, opset_import: ["" : 17]>

@@ -19,7 +19,7 @@ from graphopt.api import stopwatch
 from graphopt.backends import engines
 from graphopt.backends.latency import measure_latency
 from graphopt.report.verification import verification_page
-from graphopt.targets import OPENVINO
+from graphopt.targets.openvino import OPENVINO
 from tests.cli.conftest import Run
 from tests.support.quantization import model as float_model
 from tests.support.quantization import quantize_model
