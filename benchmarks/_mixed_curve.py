@@ -13,13 +13,13 @@ import numpy as np
 import graphopt
 from benchmarks._common import Table, script, zoo_names
 from benchmarks._mixed_subject import Measured, Subject
-from graphopt.analysis.precision_budget import float_cost
-from graphopt.analysis.precision_front import front, undominated
-from graphopt.analysis.precision_greedy import greedy_curve
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_program import least_error
-from graphopt.analysis.precision_record import PrecisionChoice
-from graphopt.analysis.precision_types import CostKind, Problem, Solution
+from graphopt.analysis.precision.budget import float_cost
+from graphopt.analysis.precision.front import front, undominated
+from graphopt.analysis.precision.greedy import greedy_curve
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.program import least_error
+from graphopt.analysis.precision.record import PrecisionChoice
+from graphopt.analysis.precision.types import CostKind, Problem, Solution
 from graphopt.report.precision_front import draw_front, save_front
 
 COLUMNS = (

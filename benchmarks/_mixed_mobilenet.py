@@ -6,9 +6,9 @@ import argparse
 
 from benchmarks._common import Table
 from benchmarks._mixed_subject import Subject
-from graphopt.analysis.precision_budget import parse_budget
-from graphopt.analysis.precision_greedy import greedy_curve
-from graphopt.analysis.precision_program import least_error
+from graphopt.analysis.precision.budget import parse_budget
+from graphopt.analysis.precision.greedy import greedy_curve
+from graphopt.analysis.precision.program import least_error
 
 MODEL, SHARE, TOP1 = "mobilenetv1_025_imagenet_bn", 0.85, 39.5
 COLUMNS = (("assignment", 26), ("8 bits", 7), ("top-1 %", 7), ("dB", 6))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks._common import Feeds, all_outputs, script
 from graphopt.analysis.macs import layer_macs
-from graphopt.analysis.precision_types import Assignment, CostKind, Costs, Grade, Problem, Regions, Sensitivity
-from graphopt.analysis.regions import find_regions, realised
+from graphopt.analysis.precision.regions import find_regions, realised
+from graphopt.analysis.precision.types import Assignment, CostKind, Costs, Grade, Problem, Regions, Sensitivity
 from graphopt.api.replanning import Moment
 from graphopt.backends.precision_sensitivity import measure_sensitivity
 from graphopt.calibration.shapes import infer

@@ -13,9 +13,9 @@ import onnx
 
 import graphopt
 from benchmarks._common import Feeds, first_outputs, script
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.coupling_groups import Kept
-from graphopt.analysis.kept_counts import kept_counts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.coupling.groups import Kept
+from graphopt.analysis.pruning.kept_counts import kept_counts
 from graphopt.ir import Graph, fill_types, from_proto, to_proto
 from graphopt.passes._channel_removal import remove_channels
 from graphopt.passes._elimination_sizes import Sizing

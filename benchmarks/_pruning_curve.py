@@ -12,7 +12,7 @@ import graphopt
 from benchmarks._common import Table
 from benchmarks._pruning import Judged, Pruner
 from benchmarks._pruning_picture import Curve, draw
-from graphopt.analysis.importance import IMPORTANCE
+from graphopt.analysis.pruning.importance import IMPORTANCE
 from graphopt.passes.eliminate_channels import EliminateChannels
 
 MODELS = ("resnet20_cifar10_bn", "squeezenet_imagenet")

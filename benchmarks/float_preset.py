@@ -27,7 +27,7 @@ import onnx
 
 import graphopt
 from benchmarks._common import Feeds, Table, script, zoo_names
-from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.channels.affine import affine_op
 from graphopt.backends import open_session
 from graphopt.ir import Constant, Graph
 from graphopt.ir.linear import linear_producer

@@ -19,8 +19,8 @@ import onnx
 
 from benchmarks._common import ENGINES
 from benchmarks._mixed_subject import Subject
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_types import Problem, Regions, Sensitivity
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.types import Problem, Regions, Sensitivity
 from graphopt.backends.engines import find_engine
 from graphopt.backends.latency import undisturbed_seconds
 from graphopt.ir import to_proto

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 
 from benchmarks._common import Table, all_outputs, script
-from graphopt.analysis.precision_types import Grade, Regions, Sensitivity
-from graphopt.analysis.regions import find_regions
+from graphopt.analysis.precision.regions import find_regions
+from graphopt.analysis.precision.types import Grade, Regions, Sensitivity
 from graphopt.backends.layer_gains import float_ends
 from graphopt.backends.precision_metrics import measure
 from graphopt.backends.precision_sensitivity import measure_sensitivity

@@ -48,7 +48,9 @@ class Residual(nn.Module):
         self.first = convolution(channels, channels)
         self.second = convolution(channels, channels)
         # The block starts as the identity (Goyal et al. 2017), so that the skip branch stays worth something.
-        nn.init.zeros_(self.second[1].weight)
+        normalization = self.second[1]
+        assert isinstance(normalization, nn.BatchNorm2d)
+        nn.init.zeros_(normalization.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, channels, h, w] → the same shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import ChannelAffine
+from graphopt.analysis.channels.affine import ChannelAffine
 from graphopt.ir import Graph, Tensor, Variable
 from graphopt.ir.linear_edit import Declined, rounded
 

@@ -6,8 +6,8 @@ A tensor is stored in the type of what makes it, and cast once for all readers t
 converted instead of cast. What nested graphs read stays float32.
 
 TensorRT-RTX fuses Cast → Conv: f32 → Cast into a convolution whose operands are 16 bits wide, its weights too: those
-beyond float16 become infinite (`analysis.lone_layers`). A Clip without bounds in front of the second Cast prevents
-that, and is computed where the Cast is, so that it costs nothing:
+beyond float16 become infinite (`analysis.precision.lone_layers`). A Clip without bounds in front of the second Cast
+prevents that, and is computed where the Cast is, so that it costs nothing:
 
     x: f16 → Cast → Conv: f32 → Cast → y      →      x: f16 → Cast → Conv: f32 → Clip → Cast → y
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.analysis.lone_layers import lone_layer
+from graphopt.analysis.precision.lone_layers import lone_layer
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, is_fixed
 from graphopt.ir.dtypes import onnx_dtype
 from graphopt.ir.float_parameters import FloatParameters

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from graphopt.analysis.coupling_groups import Coupling, Kept, Slot
+from graphopt.analysis.coupling.groups import Coupling, Kept, Slot
 from graphopt.errors import InternalError
 from graphopt.ir import Constant, Graph, Shape, Tensor, Variable, is_fixed
 from graphopt.ir.shapes import Inferred, inferred_tensors, run_inference

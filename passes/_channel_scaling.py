@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.channel_classes import PINNED, ChannelFlow, Indices
-from graphopt.analysis.channel_noise import Term, expected_noise, least_noise, separate
-from graphopt.analysis.channel_terms import Spread, observed_tensors, terms_of
+from graphopt.analysis.channels.classes import PINNED, ChannelFlow, Indices
+from graphopt.analysis.channels.noise import Term, expected_noise, least_noise, separate
+from graphopt.analysis.channels.terms import Spread, observed_tensors, terms_of
 from graphopt.analysis.noise_gain import Floats
 from graphopt.calibration.channel_moments import ChannelMoments, collect_channels
 from graphopt.calibration.weights import detached

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphopt.analysis.coupling_groups import Coupling, Group, Kept
-from graphopt.analysis.elimination import Ranking
-from graphopt.analysis.elimination_record import FrozenGroup, GroupElimination
-from graphopt.analysis.kept_counts import channels_each
+from graphopt.analysis.coupling.groups import Coupling, Group, Kept
 from graphopt.analysis.macs import linear_kind
+from graphopt.analysis.pruning.elimination import Ranking
+from graphopt.analysis.pruning.elimination_record import FrozenGroup, GroupElimination
+from graphopt.analysis.pruning.kept_counts import channels_each
 from graphopt.ir import Constant, Graph
 from graphopt.passes._elimination_sizes import Sizing
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphopt.analysis.allocation import allocate
-from graphopt.analysis.budgets import Allocation, Budget, Errors
-from graphopt.analysis.cost_tables import CostTable, TableBuilder, tabulate
-from graphopt.analysis.coupling_groups import Coupling, Kept
-from graphopt.analysis.elimination import Ranking
-from graphopt.analysis.elimination_record import Cost
-from graphopt.analysis.error_curves import error_curves, kept_units
-from graphopt.analysis.importance import Importance
-from graphopt.analysis.kept_counts import KeptCounts, channels_each
-from graphopt.analysis.layer_costs import LayerCosts
-from graphopt.analysis.simple_allocation import allocate_evenly, allocate_evenly_within
+from graphopt.analysis.coupling.groups import Coupling, Kept
+from graphopt.analysis.pruning.allocation import allocate
+from graphopt.analysis.pruning.budgets import Allocation, Budget, Errors
+from graphopt.analysis.pruning.cost_tables import CostTable, TableBuilder, tabulate
+from graphopt.analysis.pruning.elimination import Ranking
+from graphopt.analysis.pruning.elimination_record import Cost
+from graphopt.analysis.pruning.error_curves import error_curves, kept_units
+from graphopt.analysis.pruning.importance import Importance
+from graphopt.analysis.pruning.kept_counts import KeptCounts, channels_each
+from graphopt.analysis.pruning.layer_costs import LayerCosts
+from graphopt.analysis.pruning.simple_allocation import allocate_evenly, allocate_evenly_within
 from graphopt.backends.engines import find_engine
 from graphopt.backends.layer_latency import measure_layers, without_slower
 from graphopt.calibration.rankings import importance, rankings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from graphopt.analysis.precision_types import CostKind, Region, Regions
-from graphopt.analysis.regions import FLOAT
+from graphopt.analysis.precision.regions import FLOAT
+from graphopt.analysis.precision.types import CostKind, Region, Regions
 from graphopt.quant.precision import PRECISIONS
 from graphopt.quant.precision_rules import PinnedPrecision, matching
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from graphopt.analysis.precision_costs import bit_costs, size_costs
-from graphopt.analysis.precision_types import CostKind, Costs, Regions
-from graphopt.analysis.regions import INT8
-from graphopt.analysis.roofline import roofline_costs
+from graphopt.analysis.precision.costs import bit_costs, size_costs
+from graphopt.analysis.precision.regions import INT8
+from graphopt.analysis.precision.roofline import roofline_costs
+from graphopt.analysis.precision.types import CostKind, Costs, Regions
 from graphopt.backends.engines import Engine, find_engine
 from graphopt.backends.region_latency import latency_costs
 from graphopt.calibration import Feed

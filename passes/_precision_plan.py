@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphopt.analysis.precision_problem import is_integer
-from graphopt.analysis.precision_types import Assignment, Regions
-from graphopt.analysis.regions import INT8, assigned_nodes, float_nodes, realised, wide_nodes
+from graphopt.analysis.precision.problem import is_integer
+from graphopt.analysis.precision.regions import INT8, assigned_nodes, float_nodes, realised, wide_nodes
+from graphopt.analysis.precision.types import Assignment, Regions
 from graphopt.ir import Graph
 from graphopt.passes._precision_choices import FLOAT, STORED
 from graphopt.passes.calibrate import Calibrate

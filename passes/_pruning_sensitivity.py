@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.analysis.coupling_groups import Coupling, Group, Kept, Slot, Units
-from graphopt.analysis.elimination import Ranking
-from graphopt.analysis.error_curves import error_curves, kept_units
-from graphopt.analysis.kept_counts import KeptCounts
+from graphopt.analysis.coupling.groups import Coupling, Group, Kept, Slot, Units
 from graphopt.analysis.macs import linear_kind
+from graphopt.analysis.pruning.elimination import Ranking
+from graphopt.analysis.pruning.error_curves import error_curves, kept_units
+from graphopt.analysis.pruning.kept_counts import KeptCounts
 from graphopt.backends.measures import Tally
 from graphopt.calibration.channel_prediction import ChannelMap, ChannelStatistics, zeroed
 from graphopt.calibration.prefix import Prefix

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.analysis.coupling_groups import Kept, Slot
+from graphopt.analysis.coupling.groups import Kept, Slot
 from graphopt.analysis.residual_sum import residual_sum
 from graphopt.calibration import Feed
 from graphopt.calibration.prefix import Prefix

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.coupling_groups import Kept, Slot
+from graphopt.analysis.coupling.groups import Kept, Slot
 from graphopt.errors import InternalError
 from graphopt.ir import Node, Tensor
 from graphopt.ir.operands import int_list, normalized_axes

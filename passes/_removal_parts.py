@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.analysis.coupling_groups import Kept
+from graphopt.analysis.coupling.groups import Kept
 from graphopt.ir import Node, fixed_value
 from graphopt.ir.operands import is_given
 from graphopt.passes._removal_cuts import Cuts, Mend, axes_of, failure, known_list, known_size, rank_of, said

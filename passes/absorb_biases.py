@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import ChannelAffine
-from graphopt.analysis.channel_flow import channel_flow
+from graphopt.analysis.channels.affine import ChannelAffine
+from graphopt.analysis.channels.flow import channel_flow
 from graphopt.analysis.scale_flow import absorb_downstream, absorb_upstream
 from graphopt.calibration.channel_moments import collect_channels
 from graphopt.calibration.per_channel import Floats

@@ -3,11 +3,12 @@
     Conv_1 int8 → Conv_2 int8 → Gemm int8       budget latency=0.6x
                                    →      Conv_1 int8 → Conv_2 float32 → Gemm int8
 
-1. What the target runs as one kernel is one region (`analysis/regions.py`): precision never changes inside one.
+1. What the target runs as one kernel is one region (`analysis/precision/regions.py`): precision never changes inside
+   one.
 2. What each region, and each tensor between regions, loses in each precision is measured once (`sensitivity`), and
    what each takes (`cost`): in the engine itself, where it runs here.
 3. A minimum cut, or an integer program, finds the assignments that no other beats in error and cost at once; the one
-   that is asked for is taken (`analysis/precision_front.py`).
+   that is asked for is taken (`analysis/precision/front.py`).
 
 It comes behind `calibrate` and `protect-small-values`, when the plan has everything in 8 bits and its ranges, and plans
 again. Other precisions than 8 bits and float32 are noted in the plan, for `quantize-weights` and `insert-casts`. Why a
@@ -24,14 +25,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from graphopt.analysis.precision_budget import parse_budget
-from graphopt.analysis.precision_front import front
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_program import least_cost, least_error
-from graphopt.analysis.precision_record import PrecisionChoice
-from graphopt.analysis.precision_types import CostKind, Costs, Problem, Regions, Sensitivity
-from graphopt.analysis.regions import find_regions
-from graphopt.analysis.saved_precisions import read_plan
+from graphopt.analysis.precision.budget import parse_budget
+from graphopt.analysis.precision.front import front
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.program import least_cost, least_error
+from graphopt.analysis.precision.record import PrecisionChoice
+from graphopt.analysis.precision.regions import find_regions
+from graphopt.analysis.precision.saved import read_plan
+from graphopt.analysis.precision.types import CostKind, Costs, Problem, Regions, Sensitivity
 from graphopt.backends.precision_sensitivity import measure_sensitivity
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from graphopt.analysis.narrowing import narrowed
+from graphopt.analysis.precision.narrowing import narrowed
 from graphopt.calibration.float_fit import misfits
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, Node, fill_types

@@ -3,7 +3,7 @@
     Conv(w: [64,3,3,3]) → Relu → Conv(w: [128,64,3,3])      macs=0.5, align=8
                                  →      Conv(w: [40,3,3,3]) → Relu → Conv(w': [96,40,3,3])
 
-1. Units that can only go together are found (`analysis/coupling.py`); what can't go is kept, with the reason.
+1. Units that can only go together are found (`analysis/coupling/find.py`); what can't go is kept, with the reason.
 2. A criterion ranks the units of each group (`importance`), by weights alone or by what the samples show.
 3. Sizes are chosen: the least sum of errors within the budget over all groups at once (scope=global, an integer
    program), or the same part of every group (scope=local). Sizes are multiples of `align`, as engines want them, and
@@ -22,9 +22,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.elimination_record import Elimination, read_plan
-from graphopt.analysis.kept_counts import kept_counts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.pruning.elimination_record import Elimination, read_plan
+from graphopt.analysis.pruning.kept_counts import kept_counts
 from graphopt.calibration import Feed
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, fill_types, is_fixed, to_proto

@@ -5,8 +5,9 @@
                                             →      w, b, v without channels 3 and 5
 
 Zero weights come from pruning by masks and from a BatchNormalization whose gamma is 0. Only exact zeros count. What is
-taken out is whole units of channels that hang together (`analysis/coupling.py`), so a residual stream loses a channel
-only where all its branches leave it alone. Exact for finite activations, up to the rounding of sums: 0 · ∞ isn't 0.
+taken out is whole units of channels that hang together (`analysis/coupling/find.py`), so a residual stream loses a
+channel only where all its branches leave it alone. Exact for finite activations, up to the rounding of sums: 0 · ∞
+isn't 0.
 
 Convolutions of 63 channels are up to a quarter slower in onnxruntime than those of 64, so what stays is a multiple of
 `align` channels, or few.
@@ -23,11 +24,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.constant_channels import ConstantChannels, constant_channels
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.coupling_groups import Coupling, Group
-from graphopt.analysis.dead_channels import DeadChannels, dead_channels
-from graphopt.analysis.unread_parts import has_unread_parts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.coupling.groups import Coupling, Group
+from graphopt.analysis.dead.constant_channels import ConstantChannels, constant_channels
+from graphopt.analysis.dead.dead_channels import DeadChannels, dead_channels
+from graphopt.analysis.dead.unread_parts import has_unread_parts
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, Variable, fill_types, fixed_value
 from graphopt.ir.linear import linear_view

@@ -6,7 +6,7 @@
 
 A tensor has one scale in 8 bits, so a channel of small values has few of its steps. Multiplying it by s > 1 gives it
 more, and costs the weights behind, V/s, accuracy beside those of other channels; a depthwise V has a scale per channel
-and loses nothing. `graphopt.analysis.channel_flow` says which channels can be scaled, through which operations and
+and loses nothing. `graphopt.analysis.channels.flow` says which channels can be scaled, through which operations and
 together with which others; `channel_noise` what noise a choice of s gives at the output for the target's grids and what
 the samples show, a convex function whose minimum is taken.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.analysis.channel_flow import channel_flow
+from graphopt.analysis.channels.flow import channel_flow
 from graphopt.analysis.noise_gain import Floats
 from graphopt.analysis.rescale import rescale
 from graphopt.ir import Graph, fill_types, from_proto, to_proto

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import ChannelAffine
+from graphopt.analysis.channels.affine import ChannelAffine
 from graphopt.ir import Graph, Node, Variable, fixed_value
 from graphopt.ir.linear import linear_producer, linear_result, linear_view, reads_shape_only, sole_reader
 from graphopt.ir.linear_edit import Declined, LinearEdit, affine_input, affine_output

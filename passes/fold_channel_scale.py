@@ -9,7 +9,7 @@
 
 A constant is per-channel when it has one element, or varies along one axis only: [C, 1, 1], or [C] on the last axis.
 A run of such operations is folded as one. The way to the linear operation may lead through what
-`graphopt.analysis.channel_passage` lists: Relu, pools, Concat, Transpose, Reshape, a residual Add and more. What can't
+`graphopt.analysis.channels.passage` lists: Relu, pools, Concat, Transpose, Reshape, a residual Add and more. What can't
 be folded whole is folded in part where that drops an operation: the scale upstream; downstream the scales that end the
 run, or one that is the same for all channels (others may blow up t/s, and channels of different ranges quantize badly).
 A run of more than a Mul and an Add becomes these two.
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.analysis.channel_affine import AFFINE_OPS, ChannelAffine, affine_op, composed
+from graphopt.analysis.channels.affine import AFFINE_OPS, ChannelAffine, affine_op, composed
 from graphopt.analysis.fused_scales import fused_patterns
 from graphopt.analysis.scale_flow import Edit, absorb_downstream, absorb_upstream
 from graphopt.ir import Graph, Node, Tensor, Variable

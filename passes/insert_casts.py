@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.analysis.narrowing import narrowed
+from graphopt.analysis.precision.narrowing import narrowed
 from graphopt.errors import ConfigError, InternalError, PassError
 from graphopt.ir import Graph, Node, fill_types
 from graphopt.ir.float_parameters import LOW_FLOATS, FloatParameters

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from graphopt.analysis.fragile import fragile
 from graphopt.analysis.placement import MIN_OPSET, Placement
-from graphopt.analysis.wide_placement import WIDE, place_widths
+from graphopt.analysis.precision.wide_placement import WIDE, place_widths
 from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError

@@ -9,7 +9,7 @@ with `alpha` by the formula of SmoothQuant, over all samples and all weights tha
 
     1 / s_j = max|X_j|^α / max_k |W_jk|^(1−α)
 
-The scale passes through what `graphopt.analysis.channel_flow` lists. Declines where something that can't be scaled
+The scale passes through what `graphopt.analysis.channels.flow` lists. Declines where something that can't be scaled
 reads the result too, such as a residual connection behind the normalisation, and without samples.
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
 ICML 2023, equation 4.
@@ -23,8 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.analysis.channel_classes import PINNED, ChannelFlow, Indices
-from graphopt.analysis.channel_flow import channel_flow
+from graphopt.analysis.channels.classes import PINNED, ChannelFlow, Indices
+from graphopt.analysis.channels.flow import channel_flow
 from graphopt.analysis.noise_gain import Floats, weight_blocks
 from graphopt.analysis.rescale import rescale
 from graphopt.calibration.channel_moments import ChannelMoments

@@ -19,7 +19,7 @@ from collections.abc import Callable, Set
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.channels.affine import affine_op
 from graphopt.analysis.integer_values import integer_values, is_finite
 from graphopt.ir import Constant, Graph, Node, Tensor
 from graphopt.ir.linear import linear_producer, linear_view, reads_shape_only

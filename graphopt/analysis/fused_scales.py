@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.channels.affine import affine_op
 from graphopt.ir import Constant, Graph, Node, Tensor, fixed_value
 from graphopt.ir.linear_edit import Declined
 from graphopt.ir.operands import int_list, normalized_axes

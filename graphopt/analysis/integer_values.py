@@ -15,7 +15,7 @@ from math import inf
 
 import numpy as np
 
-from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.channels.affine import affine_op
 from graphopt.ir import FLOAT_TYPES, Constant, Graph, Node, Tensor, fixed_value
 from graphopt.ir.linear_edit import Declined
 from graphopt.ir.operands import parameter

@@ -3,7 +3,7 @@
     G_c = Σ_o G_o · Σ_k W_ock²        through a linear operation
     G at an end                       1 / E[x²] of the tensor there
 
-An end is a graph output, or an operation that `channel_flow` can't see through: a Sigmoid, a Softmax, a product of two
+An end is a graph output, or an operation that `channels.flow` can't see through: a Sigmoid, a Softmax, a product of two
 activations. Noise counts there in proportion to the signal, so that all ends weigh the same.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_classes import ChannelFlow, LinearStep, Step
+from graphopt.analysis.channels.classes import ChannelFlow, LinearStep, Step
 from graphopt.ir import Graph, Tensor
 from graphopt.ir.linear import Linear, reads_shape_only
 from graphopt.ir.operands import int_list, static_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_classes import ChannelFlow
+from graphopt.analysis.channels.classes import ChannelFlow
 from graphopt.ir import Graph
 from graphopt.ir.linear_edit import Declined, affine_input, affine_output
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.channel_affine import ChannelAffine
-from graphopt.analysis.channel_passage import hindrance, onto_inputs, onto_output
+from graphopt.analysis.channels.affine import ChannelAffine
+from graphopt.analysis.channels.passage import hindrance, onto_inputs, onto_output
 from graphopt.ir import Constant, Graph, Node, Shape, Tensor, fixed_value
 from graphopt.ir.linear import (
     Linear,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.analysis.rewrite_units import Unit
+from graphopt.analysis.rewrites.units import Unit
 from graphopt.api.bisect_nodes import Isolated
 from graphopt.api.bisect_search import Fall
 from graphopt.pipeline import Pass

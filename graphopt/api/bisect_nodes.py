@@ -11,8 +11,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphopt.analysis.delta_debugging import Minimal, ddmin
-from graphopt.analysis.hybrid import Hybrids
+from graphopt.analysis.rewrites.delta_debugging import Minimal, ddmin
+from graphopt.analysis.rewrites.hybrid import Hybrids
 from graphopt.api.bisect_search import Fall
 from graphopt.api.metrics import Judge
 from graphopt.errors import GraphoptError

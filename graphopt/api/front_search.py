@@ -21,8 +21,8 @@ from graphopt.pipeline.passes import Progress
 from graphopt.report.precision import Candidate
 
 if TYPE_CHECKING:  # the solvers behind assignment bring scipy in
-    from graphopt.analysis.precision_record import PrecisionChoice
-    from graphopt.analysis.precision_types import Solution
+    from graphopt.analysis.precision.record import PrecisionChoice
+    from graphopt.analysis.precision.types import Solution
 
 FLOAT32, INT8 = "float32", "int8"
 
@@ -48,7 +48,7 @@ class FrontSearch:
     """Compiles points of the front that the first run has found, and measures them."""
 
     def __init__(self, first: Compiled, watch: Watch, ctx: Context, judge: Judge, progress: Progress | None) -> None:
-        from graphopt.analysis.precision_budget import float_cost
+        from graphopt.analysis.precision.budget import float_cost
 
         assert first.precision is not None
         assert watch.assigning is not None
@@ -96,8 +96,8 @@ class FrontSearch:
 
     def in_8_bits(self) -> Compiled:
         """Everything in 8 bits that was planned so, but for what may not be: the user's rules, what is forbidden."""
-        from graphopt.analysis.precision_problem import readers_of
-        from graphopt.analysis.regions import realised
+        from graphopt.analysis.precision.problem import readers_of
+        from graphopt.analysis.precision.regions import realised
 
         assert self.watch.assigning is not None
         problem = self.record.problem
@@ -135,8 +135,8 @@ class FrontSearch:
 
     def solution(self, compiled: Compiled) -> Solution:
         """The assignment that a model really has, with its error and cost by the tables."""
-        from graphopt.analysis.precision_problem import evaluate
-        from graphopt.analysis.regions import realised
+        from graphopt.analysis.precision.problem import evaluate
+        from graphopt.analysis.precision.regions import realised
 
         problem = self.record.problem
         return evaluate(problem, realised(compiled.graph, problem.regions), proven=False)

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from graphopt.analysis.elimination_record import Elimination
 from graphopt.analysis.macs import layer_macs
+from graphopt.analysis.pruning.elimination_record import Elimination
 from graphopt.backends.agreement import Agreement, Reference, labels_of, top1
 from graphopt.calibration import Dataset
 from graphopt.calibration.python_source import import_function, is_function_name

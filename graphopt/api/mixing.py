@@ -39,8 +39,8 @@ from graphopt.report.precision import Candidate, Mixed
 from graphopt.targets import Target
 
 if TYPE_CHECKING:
-    from graphopt.analysis.precision_budget import Budget
-    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision.budget import Budget
+    from graphopt.analysis.precision.record import PrecisionChoice
 
 DEFAULT_DROP = 0.5
 """Points of top-1 that mixed precision may lose where nothing is demanded and the samples have labels."""
@@ -311,7 +311,7 @@ class Mixing:
 
 def budget_of(first: Compiled) -> Budget | None:
     """The budget that the pass was given; None without one."""
-    from graphopt.analysis.precision_budget import parse_budget
+    from graphopt.analysis.precision.budget import parse_budget
 
     text = next((getattr(p, "budget", None) for p in first.passes if p.name == ASSIGNING), None)
     return parse_budget(text) if text else None

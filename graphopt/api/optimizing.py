@@ -37,7 +37,7 @@ from graphopt.report.summary import Report, Size, layers_of, matchable, unmatche
 from graphopt.targets import Target
 
 if TYPE_CHECKING:  # the solvers behind assignment bring scipy in, reports jinja2
-    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision.record import PrecisionChoice
     from graphopt.api.reporting import Reporting
 
 
@@ -149,7 +149,7 @@ def optimize(
         skip: names of passes to leave out.
         keep_float: nodes to leave in float: patterns of node names ("head/*") or operators ("Gemm").
         budget: with a pass that assigns precisions: what the result may take, "latency=0.6x" or "size=0.3x" of the
-            float model's, or "bits=6" a weight on average, see `analysis.precision_budget`.
+            float model's, or "bits=6" a weight on average, see `analysis.precision.budget`.
         precision: likewise: precisions that are given, "Softmax=float" or "head/*=float16": a pattern of node names, or
             an operator, and the precision. Of several that match the last one counts.
         precision_plan: a file with an assignment that `Result.precision` has saved, in place of a new one; it needs

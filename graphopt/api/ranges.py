@@ -102,7 +102,7 @@ def saved_ranges(plan: str) -> dict[str, Range]:
     Raises:
         ConfigError: the file can't be read, or isn't one.
     """
-    from graphopt.analysis.saved_precisions import read_plan
+    from graphopt.analysis.precision.saved import read_plan
 
     found = read_plan(plan)
     return {**{name: known for name, (_, known) in found.ranges.items()}, **found.decisions}

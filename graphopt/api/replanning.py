@@ -27,8 +27,8 @@ from graphopt.pipeline.instruments.snapshot import Snapshot
 from graphopt.quant import QuantPlan, Range
 
 if TYPE_CHECKING:  # assignment brings scipy in
-    from graphopt.analysis.precision_record import PrecisionChoice
-    from graphopt.analysis.precision_types import Assignment
+    from graphopt.analysis.precision.record import PrecisionChoice
+    from graphopt.analysis.precision.types import Assignment
 
 # Enough for an order of layers; the result is measured on all samples.
 _REPORT_SAMPLES = 32

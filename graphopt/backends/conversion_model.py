@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from graphopt.analysis.precision_types import Border, Region, Regions
+from graphopt.analysis.precision.types import Border, Region, Regions
 
 # Opset 13 is the first with a scale per channel; IR version 8 came with opset 15, and every engine here reads it.
 _OPSET, _IR = 13, 8

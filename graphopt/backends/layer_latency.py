@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.analysis.cost_tables import CostTable, TableBuilder
-from graphopt.analysis.kept_counts import KeptCounts
-from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.analysis.pruning.cost_tables import CostTable, TableBuilder
+from graphopt.analysis.pruning.kept_counts import KeptCounts
+from graphopt.analysis.pruning.layer_costs import LayerCosts
 from graphopt.backends.engines import Engine
 from graphopt.backends.layer_stopwatch import Stopwatch
 from graphopt.backends.layer_times import ROUNDS, LayerTimes

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.cost_tables import TableBuilder
-from graphopt.analysis.count_polynomial import CountPolynomial
-from graphopt.analysis.kept_counts import KeptCounts
+from graphopt.analysis.pruning.cost_tables import TableBuilder
+from graphopt.analysis.pruning.count_polynomial import CountPolynomial
+from graphopt.analysis.pruning.kept_counts import KeptCounts
 from graphopt.backends.layer_stopwatch import Stopwatch
 from graphopt.backends.single_layer import LayerInput, SingleLayer
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from graphopt.analysis.precision_types import Regions
+from graphopt.analysis.precision.types import Regions
 from graphopt.backends.layer_gains import float_ends, joined
 from graphopt.backends.precision_gains import AllSources, measured_gains
 from graphopt.calibration import Dataset, Feed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from graphopt.analysis.precision_types import Grade, Regions, Sensitivity
+from graphopt.analysis.precision.types import Grade, Regions, Sensitivity
 from graphopt.backends.precision_local import measure_local
 from graphopt.backends.precision_output import OutputMetric, measure_output
 from graphopt.backends.precision_prior import estimate

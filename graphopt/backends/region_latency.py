@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from graphopt.analysis.precision_types import Assignment, Border, Costs, Regions
+from graphopt.analysis.precision.types import Assignment, Border, Costs, Regions
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import Engine
 from graphopt.backends.kernel_times import Correction, KernelTime

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto
 
-from graphopt.analysis.precision_problem import forms_held, forms_written, is_integer
-from graphopt.analysis.precision_types import Assignment, Border, Region, Regions
+from graphopt.analysis.precision.problem import forms_held, forms_written, is_integer
+from graphopt.analysis.precision.types import Assignment, Border, Region, Regions
 from graphopt.backends.kernel_times import KernelTime
 from graphopt.quant.precision import PRECISIONS
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from graphopt.analysis.count_polynomial import CountPolynomial
-from graphopt.analysis.layer_costs import AxisSizes
 from graphopt.analysis.macs import linear_kind
+from graphopt.analysis.pruning.count_polynomial import CountPolynomial
+from graphopt.analysis.pruning.layer_costs import AxisSizes
 from graphopt.ir import Constant, Node
 
 Signature: TypeAlias = tuple[object, ...]

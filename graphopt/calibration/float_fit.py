@@ -8,9 +8,9 @@ from typing import Any, cast
 import ml_dtypes
 import numpy as np
 
-from graphopt.analysis.float_sums import summed
-from graphopt.analysis.narrowing import activations, narrowed, value_misfit
-from graphopt.analysis.small_operands import Smallness, small_operand, smallness_misfit
+from graphopt.analysis.precision.float_sums import summed
+from graphopt.analysis.precision.narrowing import activations, narrowed, value_misfit
+from graphopt.analysis.precision.small_operands import Smallness, small_operand, smallness_misfit
 from graphopt.calibration.collector import collect
 from graphopt.calibration.dataset import Dataset
 from graphopt.calibration.float_probes import Probes

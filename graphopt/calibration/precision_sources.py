@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.precision_types import Border, Region, Regions
+from graphopt.analysis.precision.types import Border, Region, Regions
 from graphopt.analysis.response import pointwise_chain
 from graphopt.calibration.precision_weights import Use, stored_in
 from graphopt.ir import Constant, Graph, Node, Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from graphopt.analysis.coupling_groups import Group
-from graphopt.analysis.elimination import Ranking
-from graphopt.analysis.importance import IMPORTANCE, Evidence, Importance, find_importance, scored
+from graphopt.analysis.coupling.groups import Group
+from graphopt.analysis.pruning.elimination import Ranking
+from graphopt.analysis.pruning.importance import IMPORTANCE, Evidence, Importance, find_importance, scored
 from graphopt.calibration.python_source import import_function, is_function_name
 from graphopt.calibration.samples import Feed
 from graphopt.calibration.unit_evidence import unit_evidence

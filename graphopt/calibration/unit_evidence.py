@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.analysis.coupling_groups import Group, Slot, Units
-from graphopt.analysis.elimination import Contraction, by_unit
-from graphopt.analysis.importance import Activity, Evidence, Need
+from graphopt.analysis.coupling.groups import Group, Slot, Units
+from graphopt.analysis.pruning.elimination import Contraction, by_unit
+from graphopt.analysis.pruning.importance import Activity, Evidence, Need
 from graphopt.analysis.residual_sum import residual_sum
 from graphopt.calibration.moments import InputMoments
 from graphopt.calibration.prefix import Prefix

@@ -17,8 +17,8 @@ from graphopt.quant import Range
 from graphopt.targets.spec import Target
 
 if TYPE_CHECKING:  # calibration brings onnxruntime in, which lossless passes don't need
-    from graphopt.analysis.elimination_record import Elimination
-    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision.record import PrecisionChoice
+    from graphopt.analysis.pruning.elimination_record import Elimination
     from graphopt.calibration import DataHash, Dataset, Statistic
 
 Progress = Callable[[str, int, int | None], None]

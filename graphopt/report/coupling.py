@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.coupling_groups import Group
-from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.coupling.groups import Group
+from graphopt.analysis.pruning.layer_costs import LayerCosts
 from graphopt.ir import Constant, Graph, Node
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.units import count_text, counted, names_text, percent_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graphopt.analysis.elimination_record import Elimination, GroupElimination
+from graphopt.analysis.pruning.elimination_record import Elimination, GroupElimination
 from graphopt.report.document import Document, Line, Table
 from graphopt.report.units import count_text, counted, names_text, percent_text, seconds_text
 

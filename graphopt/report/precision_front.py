@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graphopt.analysis.precision_budget import float_cost
-from graphopt.analysis.precision_front import undominated
-from graphopt.analysis.precision_record import PrecisionChoice
-from graphopt.analysis.precision_types import Costs, Solution
+from graphopt.analysis.precision.budget import float_cost
+from graphopt.analysis.precision.front import undominated
+from graphopt.analysis.precision.record import PrecisionChoice
+from graphopt.analysis.precision.types import Costs, Solution
 from graphopt.calibration.figures import COLORS, new_figure, save, soften
 from graphopt.errors import ConfigError, EmitError
 from graphopt.ir.files import replacing

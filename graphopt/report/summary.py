@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from graphopt.analysis.elimination_record import Elimination
+from graphopt.analysis.pruning.elimination_record import Elimination
 from graphopt.ir import Graph
 from graphopt.ir.to_proto import value_bytes
 from graphopt.passes.plan_quantization import PlanQuantization

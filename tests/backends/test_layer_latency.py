@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.kept_counts import KeptCounts, kept_counts
-from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.pruning.kept_counts import KeptCounts, kept_counts
+from graphopt.analysis.pruning.layer_costs import LayerCosts
 from graphopt.backends import layer_latency, layer_stopwatch
 from graphopt.backends.engines import ONNXRUNTIME, Engine
 from graphopt.backends.layer_latency import LatencyTable, measure_layers, without_slower

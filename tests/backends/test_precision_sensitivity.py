@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.analysis.precision_types import Grade, Regions
-from graphopt.analysis.regions import find_regions
+from graphopt.analysis.precision.regions import find_regions
+from graphopt.analysis.precision.types import Grade, Regions
 from graphopt.backends.precision_metrics import OutputMetric, Outputs, divergence
 from graphopt.backends.precision_sensitivity import measure_sensitivity
 from graphopt.calibration import Dataset, input_specs, load_dataset

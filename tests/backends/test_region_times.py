@@ -12,9 +12,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_types import Border, Problem, Region, Regions, Sensitivity
-from graphopt.analysis.regions import find_regions
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.regions import find_regions
+from graphopt.analysis.precision.types import Border, Problem, Region, Regions, Sensitivity
 from graphopt.backends import region_latency
 from graphopt.backends.conversion_model import Converted, conversion_model
 from graphopt.backends.engines import LITERT, ONNXRUNTIME, OPENVINO, Engine

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graphopt.analysis.narrowing import narrowed
+from graphopt.analysis.precision.narrowing import narrowed
 from graphopt.calibration import input_specs, load_dataset
 from graphopt.calibration.float_fit import misfits
 from graphopt.errors import CalibrationError

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from graphopt.analysis.precision_budget import float_cost
+from graphopt.analysis.precision.budget import float_cost
 from graphopt.errors import ConfigError
 from graphopt.ir import Graph, load
 from graphopt.passes.assign_precision import AssignPrecision, UseAssignment

@@ -11,8 +11,8 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from graphopt.analysis import coupling_rules
-from graphopt.analysis.coupling_groups import Coupling, Freeze, Group, Slot
+from graphopt.analysis.coupling import rules as coupling_rules
+from graphopt.analysis.coupling.groups import Coupling, Freeze, Group, Slot
 from graphopt.errors import InternalError
 from graphopt.ir import Graph, Shape, from_proto, infer, print_graph, to_proto
 from graphopt.passes import _removal_mends

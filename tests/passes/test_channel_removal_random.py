@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.ir import from_proto, infer
 from tests.support.masking import assert_same_as_masked, random_keep, remove
 from tests.support.network_writer import Block

@@ -7,8 +7,8 @@ import onnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.pruning.layer_costs import LayerCosts
 from graphopt.ir import from_proto, infer
 from graphopt.report import inspect_model
 from tests.support.masking import random_keep, remove

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt.analysis.elimination_record import Elimination
+from graphopt.analysis.pruning.elimination_record import Elimination
 from graphopt.errors import AccuracyError, ConfigError, EmitError
 from graphopt.report import inspect_model
 from tests.cli.conftest import Run as Command

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.ir import from_proto, infer, to_proto
 from graphopt.passes.eliminate_dead_channels import EliminateDeadChannels
 from graphopt.pipeline import Context, PassManager

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graphopt.analysis.precision_record import PrecisionChoice
+from graphopt.analysis.precision.record import PrecisionChoice
 from graphopt.backends.planned import planned_nodes
 from graphopt.backends.precision import Planned
 from graphopt.calibration import input_specs, load_dataset

@@ -7,8 +7,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.elimination import Ranking
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.pruning.elimination import Ranking
 from graphopt.calibration import channel_prediction
 from graphopt.ir import Graph, from_proto, infer, to_proto
 from graphopt.passes._pruning_sensitivity import measured_curves, measured_errors

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.calibration import Feed
 from graphopt.ir import Graph, fixed_value, to_proto
 from graphopt.passes import _refit_layer as module

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 import graphopt
 from graphopt.analysis.legality import check_graph
-from graphopt.analysis.precision_types import Regions
-from graphopt.analysis.regions import assigned_nodes, find_regions, float_nodes, realised, wide_nodes
+from graphopt.analysis.precision.regions import assigned_nodes, find_regions, float_nodes, realised, wide_nodes
+from graphopt.analysis.precision.types import Regions
 from graphopt.backends import litert_engine
 from graphopt.backends.measures import sqnr_db
 from graphopt.backends.planned import planned_nodes

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from graphopt.analysis.precision_front import front
-from graphopt.analysis.precision_greedy import greedy_curve
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_record import PrecisionChoice
+from graphopt.analysis.precision.front import front
+from graphopt.analysis.precision.greedy import greedy_curve
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.record import PrecisionChoice
 from graphopt.calibration import figures
 from graphopt.errors import ConfigError, EmitError
 from graphopt.report.precision_front import draw_front, front_csv, save_front

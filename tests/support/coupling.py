@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.coupling_groups import Coupling, Group, Slot
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.coupling.groups import Coupling, Group, Slot
 from graphopt.ir import Graph, from_proto, infer
 from tests.support.foreign import build, noise
 

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from graphopt.analysis.coupling_groups import Coupling, Kept, Slot
+from graphopt.analysis.coupling.groups import Coupling, Kept, Slot
 from graphopt.ir import Constant, Graph, Variable, to_proto
 from graphopt.passes._channel_removal import remove_channels
 from tests.support.rewrite import run

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from graphopt.analysis.precision_types import Regions
+from graphopt.analysis.precision.types import Regions
 from graphopt.quant import QuantPlan, dequantize, round_balanced, solve_params
 from tests.support.rewrite import run
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphopt.analysis.precision_problem import evaluate, is_feasible
-from graphopt.analysis.precision_types import Border, Costs, Problem, Region, Regions, Sensitivity, Solution
+from graphopt.analysis.precision.problem import evaluate, is_feasible
+from graphopt.analysis.precision.types import Border, Costs, Problem, Region, Regions, Sensitivity, Solution
 from graphopt.quant.precision import PRECISIONS
 
 FORMS = ("float16", "int16", "int8")

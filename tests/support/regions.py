@@ -6,9 +6,9 @@ import random
 
 import onnx
 
-from graphopt.analysis.precision_problem import readers_of
-from graphopt.analysis.precision_types import Costs, Problem, Regions, Sensitivity
-from graphopt.analysis.regions import assigned_nodes, find_regions, float_nodes
+from graphopt.analysis.precision.problem import readers_of
+from graphopt.analysis.precision.regions import assigned_nodes, find_regions, float_nodes
+from graphopt.analysis.precision.types import Costs, Problem, Regions, Sensitivity
 from graphopt.ir import Graph, fill_types, from_proto
 from graphopt.passes.plan_quantization import PlanQuantization, plan_again
 from graphopt.pipeline import Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from graphopt.analysis.regions import find_regions
+from graphopt.analysis.precision.regions import find_regions
 from graphopt.backends.engines import find_engine
 from graphopt.backends.onnxruntime import kernel_precision
 from graphopt.backends.planned import planned_nodes

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import graphopt
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.ir import Graph, from_proto, infer
 from tests.support.masking import assert_same_as_masked, random_keep, remove
 from tests.support.rewrite import random_feeds

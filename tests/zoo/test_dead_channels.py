@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import graphopt
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.ir import Graph, from_proto, to_proto
 from graphopt.passes.eliminate_dead_channels import EliminateDeadChannels
 from graphopt.pipeline import Context, PassManager

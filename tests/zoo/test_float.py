@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 import graphopt
-from graphopt.analysis.channel_affine import affine_op
+from graphopt.analysis.channels.affine import affine_op
 from graphopt.ir import Graph
 from graphopt.ir.linear import linear_producer, linear_view
 from tests.zoo.conftest import ROOT, names, original, samples, script

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from graphopt.analysis.coupling import couple
-from graphopt.analysis.layer_costs import LayerCosts
+from graphopt.analysis.coupling.find import couple
+from graphopt.analysis.pruning.layer_costs import LayerCosts
 from graphopt.ir import infer, load
 from graphopt.passes._channel_removal import remove_channels
 from graphopt.report import inspect_model

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt.analysis.precision_types import Regions
+from graphopt.analysis.precision.types import Regions
 from graphopt.backends.planned import planned_nodes
 from graphopt.calibration import input_specs, load_dataset
 from graphopt.calibration.float_fit import misfits

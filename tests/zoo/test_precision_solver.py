@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks._mixed_curve import compared
 from benchmarks._mixed_subject import Subject
-from graphopt.analysis.precision_budget import parse_budget
-from graphopt.analysis.precision_front import front
-from graphopt.analysis.precision_program import least_error
+from graphopt.analysis.precision.budget import parse_budget
+from graphopt.analysis.precision.front import front
+from graphopt.analysis.precision.program import least_error
 from tests.zoo.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not ROOT, reason="needs the models that GRAPHOPT_ZOO points at")

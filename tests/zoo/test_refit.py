@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.analysis.coupling import couple
+from graphopt.analysis.coupling.find import couple
 from graphopt.calibration.rankings import importance, rankings
 from graphopt.ir import from_proto, infer, to_proto
 from graphopt.passes._channel_removal import remove_channels

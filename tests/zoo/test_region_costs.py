@@ -14,9 +14,9 @@ import graphopt
 from benchmarks import region_latency
 from benchmarks._mixed_subject import Subject
 from graphopt.analysis.macs import layer_macs
-from graphopt.analysis.precision_costs import bit_costs, size_costs, total_macs
-from graphopt.analysis.precision_problem import evaluate
-from graphopt.analysis.precision_types import Costs, Problem, Regions, Sensitivity
+from graphopt.analysis.precision.costs import bit_costs, size_costs, total_macs
+from graphopt.analysis.precision.problem import evaluate
+from graphopt.analysis.precision.types import Costs, Problem, Regions, Sensitivity
 from graphopt.backends.engines import find_engine
 from graphopt.backends.region_times import region_times, uniform
 from graphopt.calibration import input_specs, load_dataset

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt.analysis.precision_types import Regions
-from graphopt.analysis.regions import assigned_nodes, realised
+from graphopt.analysis.precision.regions import assigned_nodes, realised
+from graphopt.analysis.precision.types import Regions
 from graphopt.backends import onnxruntime
 from graphopt.backends.engines import find_engine
 from graphopt.backends.measures import sqnr_db

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphopt.analysis.legality.scene import Found, Scene
-from graphopt.analysis.lone_layers import lone_layer
+from graphopt.analysis.precision.lone_layers import lone_layer
 
 
 def check_casts(scene: Scene) -> Iterator[Found]:

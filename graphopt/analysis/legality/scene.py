@@ -12,7 +12,7 @@ from graphopt.analysis.fragile import fragile
 from graphopt.analysis.legality.grid import EIGHT_BITS, SIXTEEN_BITS, Grid
 from graphopt.analysis.legality.skeleton import NARROW_FLOATS, Skeleton, strip
 from graphopt.analysis.placement import Placement, place
-from graphopt.analysis.wide_placement import place_widths
+from graphopt.analysis.precision.wide_placement import place_widths
 from graphopt.ir import Graph, Node, Tensor, Variable, from_proto, to_proto
 from graphopt.ir.linear import linear_view
 from graphopt.ir.ops import LINEAR

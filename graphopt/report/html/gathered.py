@@ -14,7 +14,7 @@ from graphopt.report.html.payload import Cell, Column, TableData
 from graphopt.report.summary import Report
 
 if TYPE_CHECKING:  # these bring onnxruntime or scipy in
-    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision.record import PrecisionChoice
     from graphopt.backends.latency import Latency
     from graphopt.backends.layer_errors import ErrorReport
     from graphopt.backends.precision import NodePrecision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.analysis.elimination_record import Elimination, GroupElimination
+from graphopt.analysis.pruning.elimination_record import Elimination, GroupElimination
 from graphopt.report.coupling import CouplingReport
 from graphopt.report.html.gathered import Gathered, brief, filled, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, HistogramData, Section, TableData

@@ -14,7 +14,7 @@ from graphopt.report.precision import Candidate, Mixed, candidate_seconds, share
 from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
 
 if TYPE_CHECKING:  # scipy
-    from graphopt.analysis.precision_record import PrecisionChoice
+    from graphopt.analysis.precision.record import PrecisionChoice
 
 _COST_UNITS: dict[str, Unit] = {"latency": "seconds", "size": "bytes", "bits": "count"}
 

@@ -1,0 +1,1 @@
+"""How scales of single channels move through a graph, and what noise they leave."""

@@ -1,0 +1,1 @@
+"""Which channels can only be removed together: dependency groups over the whole graph."""

@@ -1,0 +1,1 @@
+"""What a graph computes and nothing needs: constant channels, and channels that nothing hears."""
