@@ -17,13 +17,12 @@ from graphopt.api.bisect_reproducer import check_folder, write_reproducer
 from graphopt.api.bisect_search import Fall, Search
 from graphopt.api.choice import Passes, Prune, choose_pipeline
 from graphopt.api.metrics import SQNR, Judge, Metric, demand
-from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.api.ranges import Calibration, read_ranges, sources
 from graphopt.calibration import Dataset, Preprocess, Source, input_specs
 from graphopt.calibration.session import open_session, run_session
 from graphopt.errors import CalibrationError
 from graphopt.ir import Graph, load, to_proto
 from graphopt.ir.cancelling import Cancel, cancellable
-from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.pipeline import Context, Pass, PassManager
 from graphopt.pipeline.instruments import Moment, Moments, Reproducer, Verify
 from graphopt.pipeline.instruments.feeds import random_feeds
@@ -93,10 +92,7 @@ def bisect(
     if metric == SQNR and min_sqnr is None and max_drop is None:
         metric = None  # the distance from the original is what is measured without a demand, too
     demanded = demand(max_drop, metric, min_sqnr)
-    source = choice.settings.calibration_data if calibration_data is None else calibration_data
-    ranges = choice.settings.ranges if ranges is None else ranges
-    if choice.has(Calibrate) and source is None and ranges is None:
-        raise CalibrationError(NO_SAMPLES)
+    source, ranges = sources(choice, calibration_data, ranges)
     if output is not None:
         check_folder(Path(output), (model, config, source, data, ranges))
     graph = load(model, base_dir=base_dir)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphopt.api.choice import Choice
-from graphopt.calibration import SOLVERS, Statistic, load_ranges, model_hash, save_ranges
+from graphopt.calibration import SOLVERS, Source, Statistic, load_ranges, model_hash, save_ranges
 from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.plots import Picture, draw
-from graphopt.errors import ConfigError
+from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir.read import read_source
-from graphopt.passes.calibrate import Calibrate
+from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.quant import Range, Scheme
 
 
@@ -79,6 +79,21 @@ class Calibration:
         methods = {name: method for name, method in SOLVERS.items() if Histogram in method.takes}
         found = {name: method.solve(histogram, self.schemes[tensor]) for name, method in methods.items()}
         return found | {self.method: self.ranges[tensor]}
+
+
+def sources(
+    choice: Choice, calibration_data: Source | None, ranges: str | Path | Calibration | None
+) -> tuple[Source | None, str | Path | Calibration | None]:
+    """Samples and ranges: those that are given, else those that the pipeline file names.
+
+    Raises:
+        CalibrationError: a pass calibrates, and there are neither.
+    """
+    samples = choice.settings.calibration_data if calibration_data is None else calibration_data
+    ranges = choice.settings.ranges if ranges is None else ranges
+    if choice.has(Calibrate) and samples is None and ranges is None:
+        raise CalibrationError(NO_SAMPLES)
+    return samples, ranges
 
 
 def read_ranges(

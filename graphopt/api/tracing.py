@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphopt.api.choice import Passes, Prune, choose_pipeline
-from graphopt.api.ranges import Calibration, read_ranges
+from graphopt.api.ranges import Calibration, read_ranges, sources
 from graphopt.calibration import Preprocess, Source
-from graphopt.errors import CalibrationError
 from graphopt.ir import load
 from graphopt.ir.cancelling import Cancel, cancellable
-from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.pipeline import PassManager
 from graphopt.pipeline.instruments import History, Reproducer, Verify
 from graphopt.pipeline.passes import Progress
@@ -54,10 +52,7 @@ def trace(
         target, preset=preset, config=config, passes=passes, prune=prune, skip=skip, keep_float=keep_float,
         method=method, percentile=percentile,
     )  # fmt: skip
-    source = choice.settings.calibration_data if calibration_data is None else calibration_data
-    ranges = choice.settings.ranges if ranges is None else ranges
-    if choice.has(Calibrate) and source is None and ranges is None:
-        raise CalibrationError(NO_SAMPLES)
+    source, ranges = sources(choice, calibration_data, ranges)
     graph = load(model, base_dir=base_dir)
     samples = None if source is None else open_samples(source, graph, "calibration data", preprocess)
     ctx = choice.context(samples, threads, progress, None)

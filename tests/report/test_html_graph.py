@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from graphopt.report.html.page import save_report
-from tests.support.report_payload import LAYERS, ROWS, SCRIPT_NAME, UNICODE_NAME, layer, sample_payload
+from tests.support.report_payload import LAYERS, ROWS, SCRIPT_NAME, UNICODE_NAME, layer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    save_report(path, sample_payload())
-    return path
 
 
 @pytest.fixture

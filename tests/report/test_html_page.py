@@ -43,13 +43,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    save_report(path, sample_payload())
-    return path
-
-
 @pytest.fixture
 def page(browser_page: Page, report: Path) -> Page:
     browser_page.goto(report.as_uri())

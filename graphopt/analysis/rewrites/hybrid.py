@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import onnx
 from networkx.utils import UnionFind
 
-from graphopt.analysis.graph_diff import diff_outlines
+from graphopt.analysis.graph_diff import diff_outlines, equal_values
 from graphopt.analysis.rewrites.division import divide
 from graphopt.analysis.rewrites.hybrid_model import Mix, Side
 from graphopt.analysis.rewrites.units import ADDED, CHANGED, REMOVED, Item
 from graphopt.errors import GraphoptError, InternalError
-from graphopt.ir import Constant, Graph, Violation, fill_types, from_proto, verify
-from graphopt.ir.dtypes import onnx_dtype
+from graphopt.ir import Graph, Violation, fill_types, from_proto, verify
+from graphopt.ir.kept_values import KeptValues
 from graphopt.ir.outline import ConstantOutline, outline
-from graphopt.ir.stored import loaded
 
 _SUFFIX = ".after"
 
@@ -38,10 +36,10 @@ class Hybrids:
 
     def __init__(self, before: Graph, after: Graph) -> None:
         """`before` and `after` aren't changed; hybrids share their values."""
-        self._kept: list[Constant] = []
-        self._before, self._after = Side(before, self._store), Side(after, self._store)
+        self._kept = KeptValues()
+        self._before, self._after = Side(before, self._kept.note), Side(after, self._kept.note)
         sides = outline(before), outline(after)
-        self.diff = diff_outlines(*sides, same_values=same_values)
+        self.diff = diff_outlines(*sides, same_values=equal_values)
         division = divide(*sides, self.diff)
         self.units, self._moved = division.units, division.moved
         self._retyped = division.retyped
@@ -65,7 +63,7 @@ class Hybrids:
         items = frozenset[Item]().union(*(self.units[number].items for number in units))
         try:
             graph = from_proto(Mix(self._before, self._after, self._twins, self._moved, items).model(self._retyped))
-            self._restore(graph)
+            self._kept.put_back(graph)
             graph.sort()
             fill_types(graph)
         except (GraphoptError, InternalError):  # a tensor that nobody makes or two nodes make, or a cycle
@@ -86,36 +84,9 @@ class Hybrids:
     def _is_new(self, violation: Violation) -> bool:
         return (violation.rule, violation.node) not in self._faults
 
-    def _store(self, constant: Constant) -> onnx.TensorProto:
-        """A note of where in `_kept` the values are, in the form of external data."""
-        proto = onnx.TensorProto(
-            name=constant.name,
-            data_type=onnx_dtype(constant.dtype),
-            dims=constant.shape,
-            data_location=onnx.TensorProto.EXTERNAL,
-        )
-        proto.external_data.add(key="location", value=str(len(self._kept)))
-        self._kept.append(Constant(constant.name, constant.unloaded))
-        return proto
-
-    def _restore(self, graph: Graph) -> None:
-        for scope in graph.walk():
-            attributes = (v for node in scope.nodes for v in node.attrs.values() if isinstance(v, Constant))
-            for constant in (*scope.constants, *attributes):
-                if constant.lazy is not None:
-                    constant.values = self._kept[int(constant.lazy.tensor.external_data[0].value)].unloaded
-
-
-def same_values(one: ConstantOutline, other: ConstantOutline) -> bool:
-    """Whether two constants of the same type have the same bits."""
-    if one.values is other.values:
-        return True
-    a, b = loaded(one.values), loaded(other.values)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
 
 def _is_same(one: ConstantOutline | None, other: ConstantOutline) -> bool:
-    return one is None or (one.type == other.type and same_values(one, other))
+    return one is None or (one.type == other.type and equal_values(one, other))
 
 
 def _unused(name: str, taken: Collection[str]) -> str:
