@@ -85,9 +85,11 @@ def _why(best: Candidate, fastest: Candidate, candidates: Sequence[Candidate]) -
     if best.name in _LOSSLESS:
         what = "the model as it came" if best.name == ORIGINAL else "the simplified model, in float"
         return f"{what}: no candidate in fewer bits is better{rest}"
-    estimate = "" if best.latency is not None else " by its cost"
+    gain = f"{_speed(best):.2f} times as fast as the original"
+    if best.latency is None and best.cost_share is not None:  # which may be of time, bytes or bits
+        gain = f"{best.cost_share:.2f} of the original's cost"
     also = "" if best is fastest else f", not measurably slower than {fastest.name}, and smaller or as small"
-    return f"{_speed(best):.2f} times as fast as the original{estimate}, and above the floor{also}{rest}"
+    return f"{gain}, and above the floor{also}{rest}"
 
 
 def _drawback(candidate: Candidate, best: Candidate) -> str:

@@ -113,7 +113,7 @@ def test_without_an_engine_costs_stand_for_times() -> None:
     assert shipped(*candidates) == "int8"
     best = prefer(candidates)
     assert best is not None
-    assert best.why.startswith("2.50 times as fast as the original by its cost, and above the floor")
+    assert best.why.startswith("0.40 of the original's cost, and above the floor")
     assert shipped(*candidates[:2], changed(candidates[2], cost_share=1.2)) == "float"
 
 

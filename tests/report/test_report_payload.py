@@ -108,6 +108,7 @@ def test_a_quantized_model_has_its_sections(quantized) -> None:
     assert figures["Top-1"]["value"] == f"{100 * result.report.measurement.agreement.other_accuracy:.2f} %"
     assert {"File", "Weights", "Multiply-accumulates", "Latency", "SQNR"} <= figures.keys()
     assert figures["Nodes in integers"]["value"] == "12 of 12"
+    assert any("All 11 planned nodes" in text and "Besides, 1 node in integers" in text for text in summary["text"])
     assert summary["commands"][0][1] == result.report.pipeline
     assert summary["warnings"] == []
 

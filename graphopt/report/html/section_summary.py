@@ -71,7 +71,10 @@ def _text(found: Gathered) -> Iterator[str]:
         flatters = "; the ranges come from these very samples" if measured.on_calibration_data and report.layers else ""
         yield f"Accuracy is measured on {samples} of {measured.data}, in onnxruntime{flatters}."
     if found.verification is not None and found.verification.precision.nodes:
-        yield sentence(found.verification.verdict)
+        asked = {node.planned.name for node in found.verification.precision.nodes}
+        others = sum(layer.integer and layer.name not in asked for layer in report.layers)
+        rest = f" Besides, {counted(others, 'node')} in integers, to move or select values." if others else ""
+        yield sentence(found.verification.verdict) + rest
     yield from (sentence(outcome.summary) for outcome in (report.guarded, report.mixed) if outcome is not None)
     yield from (f"Note: {note}" for note in (*report.notes, *found.notes))
 
