@@ -19,7 +19,7 @@ from graphopt.api.metrics import Demand, Judge, Metric, demand
 from graphopt.api.mixing import Mixing, Terms, check_engine, contest, floor_of
 from graphopt.api.ranges import Calibration, read_ranges, saved_ranges
 from graphopt.api.replanning import Compiled, Watch
-from graphopt.api.verifying import check_verifiable, prove
+from graphopt.api.verifying import VerificationError, check_verifiable, prove
 from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
 from graphopt.ir import Graph, from_proto, load, to_proto
@@ -183,7 +183,7 @@ def optimize(
     Raises:
         GraphoptError: something on the user's side is wrong; nothing was written then.
         AccuracyError: `max_drop` or `min_sqnr` can't be held, even with all layers in float; nothing was written.
-        VerificationError: with `verify`, the result doesn't run as planned; nothing was written.
+        VerificationError: with `verify`, the result doesn't run as planned; nothing but the report was written.
         InternalError: a pass broke the model, which is a bug; `reproducer` is a folder that shows it.
         Cancelled: the run was ended from outside; nothing was written, but for `Resources.checkpoint`.
     """
@@ -277,12 +277,17 @@ def optimize(
     errors = None
     if layers:
         errors = watch.errors(compiled.graph, chosen, threads)
-    verification = None
+    verification = missed = None
     if verify and choice.target is not None:
-        verification = prove(
-            model, graph, choice.target, chosen,
-            base_dir=base_dir, device=device, threads=threads, progress=progress,
-        )  # fmt: skip
+        try:
+            verification = prove(
+                model, graph, choice.target, chosen,
+                base_dir=base_dir, device=device, threads=threads, progress=progress,
+            )  # fmt: skip
+        except VerificationError as error:
+            if reporting is None:
+                raise
+            verification, missed, output = error.verification, error, None
     saved = Saved(()) if output is None else save_result(graph, output, choice.target)
     found = Report(
         source=str(model) if isinstance(model, (str, Path)) else "the model",
@@ -314,6 +319,9 @@ def optimize(
         from graphopt.api.reporting import Run
 
         reporting.save(Run(found, compiled, ctx, model, base_dir, chosen, choice.target, device))
+    if missed is not None:
+        missed.args = (f"{missed}. The report has it: {report}",)
+        raise missed
     return Result(graph, found, choice.target, compiled.precision)
 
 

@@ -147,7 +147,7 @@ def prove(
         names = ", ".join(f"'{n.planned.name}' ({n.planned.op_type})" for n in found.precision.missed[:3])
         more = len(found.precision.missed) - 3
         raise VerificationError(
-            f"{found.verdict}: {names}{f' and {more} more' if more > 0 else ''}; nothing was written. Leave them in "
+            f"{found.verdict}: {names}{f' and {more} more' if more > 0 else ''}; no model was written. Leave them in "
             "float (keep-float), or write the model without verifying it",
             found,
         )

@@ -159,8 +159,13 @@ def test_nothing_is_written_when_the_result_does_not_run_as_planned(
     done = run(*asked, "--verify")
     assert done.code == 1
     assert "1 of 1 planned node doesn't run in 8 bits" in done.out
-    assert "nothing was written" in done.err
+    assert "no model was written" in done.err
     assert not (folder / "out.onnx").exists()
+    explained = run(*asked, "--verify", "--report", "out.html")
+    assert explained.code == 1
+    assert "The report has it: out.html" in explained.err
+    assert not (folder / "out.onnx").exists()
+    assert "1 of 1 planned node doesn't run in 8 bits" in (folder / "out.html").read_text()
     with pytest.raises(graphopt.VerificationError) as error:
         graphopt.optimize(source, target="openvino", calibration_data=folder / "x.npz", verify=True)
     (missed,) = error.value.verification.precision.missed
