@@ -9,9 +9,12 @@ reason: no constant weight, not float32, no integer kernel, in a nested graph, k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from graphopt.analysis.fragile import fragile
 from graphopt.analysis.placement import MIN_OPSET, Placement
@@ -20,7 +23,7 @@ from graphopt.calibration.channels import ChannelMinMax
 from graphopt.calibration.statistics import finite_extremes
 from graphopt.errors import ConfigError
 from graphopt.ir import Constant, Graph, Node, Tensor, fill_types, upgrade_graph
-from graphopt.ir.ops import LINEAR
+from graphopt.ir.ops import LINEAR, MOVES_VALUES
 from graphopt.pipeline import Context, Pass
 from graphopt.quant import Edge, Range, Scheme, TensorPlan
 from graphopt.quant.node_patterns import any_names_node
@@ -84,8 +87,25 @@ class PlanQuantization(Pass):
                     reason = "it is in a nested graph, whose tensors can't be observed"
                     graph.plan.float_nodes[node.name] = reason
                     ctx.remarks.declined(node, f"stays in float: {reason}")
+        if without := _without_kernels(graph, ctx.target):
+            ctx.remarks.note(None, f"in float, {ctx.target.title} has no integer kernels for them: {without}")
         dtype = (table or ctx.target).activation.dtype
         ctx.remarks.note(None, f"{len(widths.quantized)} nodes in {dtype}, {len(graph.plan.tensors)} tensors planned")
+
+
+def _without_kernels(graph: Graph, target: Target) -> str:
+    """The operators that compute on floats and that the target's table doesn't have: "2 Erf, 1 Softmax"."""
+    known = {*target.rules, *target.fused_activations, *MOVES_VALUES, *LINEAR, "Cast", "Constant", "Identity"}
+    counts = Counter(
+        node.op
+        for node in graph.nodes
+        if node.op not in known and all(any(map(_is_float, side)) for side in (node.inputs, node.outputs))
+    )
+    return ", ".join(f"{count} {op}" for op, count in counts.most_common())
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return not isinstance(tensor, Constant) and tensor.dtype == np.float32
 
 
 def _upgrade(graph: Graph) -> None:
