@@ -12,10 +12,11 @@ from graphopt.api.comparing import compare, compare_layers
 from graphopt.api.diffing import diff
 from graphopt.api.emitting import check_output, emit
 from graphopt.api.linting import lint
-from graphopt.api.optimizing import Result, optimize
+from graphopt.api.optimizing import optimize
 from graphopt.api.pipelines import passes_from_text, preset
 from graphopt.api.ranges import Calibration
 from graphopt.api.repairing import Repair, repair
+from graphopt.api.result import Result
 from graphopt.api.tracing import trace
 from graphopt.api.verifying import VerificationError, verify
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import onnx
 from numpy.typing import ArrayLike
 
-from graphopt.api.choice import MIXED, Passes, Prune, choose_pipeline
+from graphopt.api.choice import MIXED, Choice, Passes, Prune, choose_pipeline
 from graphopt.api.emitting import Saved, check_format, check_output, check_sizes, save_result
 from graphopt.api.guarding import Guard
 from graphopt.api.metrics import Demand, Judge, Metric, demand
 from graphopt.api.mixing import Mixing, Terms, check_engine, contest, floor_of
 from graphopt.api.ranges import Calibration, read_ranges, saved_ranges
 from graphopt.api.replanning import Compiled, Watch
+from graphopt.api.result import Result
 from graphopt.api.verifying import VerificationError, check_verifiable, prove
 from graphopt.calibration import Dataset, Preprocess, Source
 from graphopt.errors import CalibrationError, ConfigError
-from graphopt.ir import Graph, from_proto, load, to_proto
+from graphopt.ir import load
 from graphopt.ir.cancelling import Cancel, cancellable
 from graphopt.passes.calibrate import NO_SAMPLES, Calibrate
 from graphopt.passes.plan_quantization import PlanQuantization
@@ -36,59 +35,8 @@ from graphopt.report.samples import open_samples, reported, with_labels
 from graphopt.report.summary import Report, Size, layers_of, matchable, unmatched_notes
 from graphopt.targets import Target
 
-if TYPE_CHECKING:  # the solvers behind assignment bring scipy in, reports jinja2
-    from graphopt.analysis.precision.record import PrecisionChoice
+if TYPE_CHECKING:  # reports bring jinja2 in
     from graphopt.api.reporting import Reporting
-
-
-@dataclass(frozen=True)
-class Result:
-    """A compiled model, the report of how it came about, and the assignment of precisions that it has, if any."""
-
-    graph: Graph
-    report: Report
-    target: Target | None = None
-    precision: PrecisionChoice | None = None
-
-    @cached_property
-    def model(self) -> onnx.ModelProto:
-        """The compiled model, with all values inside.
-
-        Raises:
-            UnsupportedError: it is too large for one protobuf message (2 GiB); use `save`.
-        """
-        return to_proto(self.graph)
-
-    def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
-        """Write the model; the file appears complete or not at all. See `graphopt.save`.
-
-        The name's suffix decides the format: .tflite, for the target tflite, or else ONNX.
-
-        Raises:
-            ConfigError: `path` is one of the files that the model came from, or its format isn't the target's.
-            UnsupportedError: nodes have no form in that format: all are listed.
-            EmitError: it can't be written.
-        """
-        save_result(self.graph, path, self.target, external_data=external_data)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For other processes: the graph as the model that it makes.
-
-        Raises:
-            UnsupportedError: it is too large for one protobuf message (2 GiB); use `save`.
-        """
-        facts = self.graph.facts
-        return {
-            "model": self.model,
-            "facts": {"plan": facts.plan, "notes": facts.notes, "source_files": facts.source_files},
-            "rest": {"report": self.report, "target": self.target, "precision": self.precision},
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        graph = from_proto(state["model"])
-        for name, value in state["facts"].items():
-            setattr(graph.facts, name, value)
-        self.__dict__.update(graph=graph, **state["rest"])
 
 
 @cancellable
@@ -206,13 +154,10 @@ def optimize(
     mixes = preset == MIXED and choice.assigns and choice.precision_plan is None
     if choice.assigns:
         check_engine(choice.target, device, timed=mixes)
-    if layers and not choice.has(PlanQuantization):
-        raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
-    if layers and calibration_data is None and validation_data is None and choice.settings.calibration_data is None:
-        raise ConfigError("the errors of layers are asked for, and there are no samples: give --validation-data")
     demanded = demand(max_drop, metric, min_sqnr)
-    if demanded is not None and not choice.has(PlanQuantization):
-        raise ConfigError(f"{demanded} is demanded, which is about 8 bits, and no pass of this pipeline quantizes")
+    sources = (calibration_data, validation_data, choice.settings.calibration_data)
+    has_samples = any(source is not None for source in sources)
+    _check_asked(choice, demanded, layers=layers, has_samples=has_samples)
     calibration_data = choice.settings.calibration_data if calibration_data is None else calibration_data
     ranges = choice.settings.ranges if ranges is None else ranges
     if labels is not None and validation_data is None:
@@ -252,16 +197,17 @@ def optimize(
     judge = None if floor is None else _judge(floor, model, base_dir, chosen, threads, progress)
 
     watch = Watch()
-    watching = (Reproducer(), Verify()) if instruments is None else instruments
+    watching = (Reproducer(), Verify()) if instruments is None else tuple(instruments)
     if judge is not None or layers or report is not None:  # it keeps the float weights alive
         watching = (watch, *watching)
-    reporting = None if report is None else _reporting(report, watch, watching, ctx, progress)
-    if reporting is not None:
-        watching = (reporting.history, *watching)
+    reporting = history = None
+    if report is not None:
+        reporting = _reporting(report, watch, watching, ctx, progress)
+        history = reporting.history
+        watching = (history, *watching)
     records = PassManager(choice.passes, watching).run(graph, ctx)
     # What passes chose by samples comes back among the ranges where those are given.
     precisions = ctx.precision and replace(ctx.precision, decisions={**(ctx.ranges or {}), **ctx.kept})
-    history = None if reporting is None else reporting.history
     compiled = Compiled(graph, choice.passes, tuple(records), ctx.remarks, precisions, history)
     guarded = mixed = None
     if judge is not None and compiled.precision is not None:
@@ -274,9 +220,7 @@ def optimize(
     nodes |= matchable(graph)
 
     measurement, unmeasured = measure(model, graph, base_dir=base_dir, **samples, threads=threads, progress=progress)
-    errors = None
-    if layers:
-        errors = watch.errors(compiled.graph, chosen, threads)
+    errors = watch.errors(compiled.graph, chosen, threads) if layers else None
     verification = missed = None
     if verify and choice.target is not None:
         try:
@@ -323,6 +267,20 @@ def optimize(
         missed.args = (f"{missed}. The report has it: {report}",)
         raise missed
     return Result(graph, found, choice.target, compiled.precision)
+
+
+def _check_asked(choice: Choice, demanded: Demand | None, *, layers: bool, has_samples: bool) -> None:
+    """Refuse what this pipeline can't give, before the work begins.
+
+    Raises:
+        ConfigError: errors of layers or an accuracy are asked for, and nothing is quantized, or there are no samples.
+    """
+    if layers and not choice.has(PlanQuantization):
+        raise ConfigError("the errors of layers are asked for, and no pass of this pipeline quantizes")
+    if layers and not has_samples:
+        raise ConfigError("the errors of layers are asked for, and there are no samples: give --validation-data")
+    if demanded is not None and not choice.has(PlanQuantization):
+        raise ConfigError(f"{demanded} is demanded, which is about 8 bits, and no pass of this pipeline quantizes")
 
 
 def _reporting(
