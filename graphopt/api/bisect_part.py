@@ -105,7 +105,7 @@ def _part(
         return None
     names = [info.name for info in model.graph.input]
     inputs, calibration = (recorded(whole, types, names, feeds) for feeds in (worst, samples))
-    data = Dataset(lambda: iter(inputs), name="the recorded inputs", count=len(inputs))
+    data = _dataset(inputs)
     judge = Judge(Demand(SQNR, 0.0), model, data, scene.ctx.threads)
     changed = None if hybrid is None else extract(hybrid, border, {**known_types(hybrid), **types})
     expected = math.inf if changed is None else judge.score(changed)
@@ -117,15 +117,18 @@ def _part(
 def _compiled(scene: Scene, model: onnx.ModelProto, calibration: Feeds) -> Graph:
     """What the passes make of a part."""
     graph = load(model)
-    data = Dataset(lambda: iter(calibration), name="the recorded inputs", count=len(calibration))
     ctx = Context(
         target=scene.ctx.target,
-        calibration=data if calibration else None,
+        calibration=_dataset(calibration) if calibration else None,
         threads=scene.ctx.threads,
         ranges=scene.ctx.ranges,
     )
     PassManager(scene.passes, [Verify()]).run(graph, ctx)
     return graph
+
+
+def _dataset(feeds: Feeds) -> Dataset:
+    return Dataset(lambda: iter(feeds), name="the recorded inputs", count=len(feeds))
 
 
 def _rounding(scene: Scene, model: onnx.ModelProto, samples: Dataset) -> float:
@@ -134,8 +137,7 @@ def _rounding(scene: Scene, model: onnx.ModelProto, samples: Dataset) -> float:
 
 def least_db(scene: Scene, part: Part) -> float:
     """The SQNR that tells whether the loss shows."""
-    samples = Dataset(lambda: iter(part.inputs), name="the recorded inputs", count=len(part.inputs))
-    rounding = _rounding(scene, part.model, samples)
+    rounding = _rounding(scene, part.model, _dataset(part.inputs))
     lossless = scene.fall.bad.pass_ is not None and scene.fall.bad.pass_.lossless
     return rounding if lossless and rounding > part.sqnr_db + _CLOSE_DB else part.sqnr_db + _CLOSE_DB
 

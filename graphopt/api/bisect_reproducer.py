@@ -19,11 +19,11 @@ from pathlib import Path
 
 from graphopt.api.bisect_code import code_files, copy_code
 from graphopt.api.bisect_part import Part, Scene, find_part, least_db
-from graphopt.api.bisect_samples import save_feeds
 from graphopt.api.choice import choose_pipeline
 from graphopt.api.emitting import check_output
 from graphopt.api.ranges import ranges_key
 from graphopt.calibration import save_ranges
+from graphopt.calibration.npz import save_feeds
 from graphopt.errors import EmitError
 from graphopt.ir import load, save, to_proto
 from graphopt.ir.files import replacing

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -16,7 +14,6 @@ from graphopt.backends.agreement import Comparison, Reference
 from graphopt.calibration import Dataset
 from graphopt.calibration.session import open_session, run_session
 from graphopt.ir import to_proto
-from graphopt.ir.files import replacing
 from graphopt.pipeline.instruments import Moment
 
 Feeds: TypeAlias = list[dict[str, NDArray[Any]]]
@@ -70,10 +67,3 @@ def recorded(
         values = run_session(session, feed, "recording", inside) if inside else []
         recorded.append({**{n: feed[n] for n in names if n in inputs}, **dict(zip(inside, values, strict=True))})
     return recorded
-
-
-def save_feeds(feeds: Feeds, path: Path) -> None:
-    """Stack samples on a new axis 0, as the .npz format has it; those of another shape than the first are left out."""
-    alike = [f for f in feeds if all(f[name].shape == value.shape for name, value in feeds[0].items())]
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **{name: np.stack([f[name] for f in alike]) for name in feeds[0]})

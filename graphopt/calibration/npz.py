@@ -1,4 +1,4 @@
-"""Reading .npz files: the headers first (cheap, for checking everything up front), the values one file at a time.
+"""Samples in .npz files: headers are read first (cheap, for checking everything up front), values a file at a time.
 
 Pickled object arrays are never loaded: unpickling runs code from the file.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from graphopt.calibration.samples import (
     require_names,
 )
 from graphopt.errors import CalibrationError, one_line
+from graphopt.ir.files import replacing
 
 LABELS = "labels"
 
@@ -106,6 +107,17 @@ def cut_feeds(arrays: dict[str, NDArray[Any]], specs: Sequence[InputSpec], count
     for index in range(count):
         here = f"{where}, sample {index}"
         yield {spec.name: cast(cut_sample(arrays[spec.name], spec, index, where), spec, here) for spec in specs}
+
+
+def save_feeds(feeds: Sequence[Mapping[str, NDArray[Any]]], path: Path) -> None:
+    """Stack samples on a new axis 0, as the .npz format has it; those of another shape than the first are left out.
+
+    Raises:
+        EmitError: the file can't be written.
+    """
+    alike = [f for f in feeds if all(f[name].shape == value.shape for name, value in feeds[0].items())]
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **{name: np.stack([f[name] for f in alike]) for name in feeds[0]})
 
 
 def read_labels(file: NpzFile) -> NDArray[Any]:

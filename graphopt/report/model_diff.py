@@ -17,7 +17,7 @@ from graphopt.ir.default_attributes import without_defaults
 from graphopt.ir.outline import ConstantOutline, NodeOutline, Outline, outline
 from graphopt.ir.stored import loaded
 from graphopt.report.document import Document, Line, Table
-from graphopt.report.units import counted, decibel_text, names_text
+from graphopt.report.units import counted, decibel_text, finite, names_text
 
 _SHOWN = 20
 _GRID_INPUTS = {1: "scale", 2: "zero point"}
@@ -126,8 +126,8 @@ class ModelDiff:
             "values": [
                 {
                     "node": v.node, "input": v.index, "what": v.what, "before": v.before, "after": v.after,
-                    "changed": v.changed, "count": v.count, "largest": _finite(v.largest), "snr_db": _finite(v.snr_db),
-                    "old": None if v.old is None else _finite(v.old), "new": None if v.new is None else _finite(v.new),
+                    "changed": v.changed, "count": v.count, "largest": finite(v.largest), "snr_db": finite(v.snr_db),
+                    "old": finite(v.old), "new": finite(v.new),
                 }
                 for v in self.values
             ],
@@ -250,7 +250,3 @@ def _node_dict(node: NodeOutline) -> dict[str, Any]:
         "outputs": list(node.outputs),
         "attributes": dict(node.attributes),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

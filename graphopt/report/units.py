@@ -67,3 +67,8 @@ def _scaled(count: int) -> str:
         if value >= 999.95:
             value, unit = value / 1e3, larger
     return f"{value:.1f} {unit}"
+
+
+def finite(value: float | None) -> float | None:
+    """The value; None for what JSON lacks: infinities and NaN."""
+    return value if value is not None and math.isfinite(value) else None

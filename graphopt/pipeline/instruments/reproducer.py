@@ -22,9 +22,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from graphopt.calibration import Dataset, model_hash, save_ranges
+from graphopt.calibration.npz import save_feeds
 from graphopt.errors import GraphoptError
 from graphopt.ir import Graph, to_proto
 from graphopt.ir.write import save
@@ -86,11 +85,8 @@ class Reproducer(Instrument):
 
 
 def _save_samples(dataset: Dataset, folder: Path) -> str:
-    """Stack the first samples on a new axis 0, as the .npz format has it; returns the file's name."""
-    samples = list(itertools.islice(dataset, _SAMPLES))
-    alike = [s for s in samples if all(s[name].shape == value.shape for name, value in samples[0].items())]
-    stacked = {name: np.stack([s[name] for s in alike]) for name in samples[0]}
-    np.savez(folder / "calibration.npz", allow_pickle=False, **stacked)
+    """Save the first samples; returns the file's name."""
+    save_feeds(list(itertools.islice(dataset, _SAMPLES)), folder / "calibration.npz")
     return "calibration.npz"
 
 

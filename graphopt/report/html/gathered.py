@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from graphopt.ir import Graph
 from graphopt.pipeline.instruments.history import History
 from graphopt.report.html.payload import Cell, Column, TableData
 from graphopt.report.summary import Report
+from graphopt.report.units import finite
 
 if TYPE_CHECKING:  # these bring onnxruntime or scipy in
     from graphopt.analysis.precision.record import PrecisionChoice
@@ -100,11 +100,7 @@ def filled(title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
     return TableData(title, tuple(columns[place] for place in shown), cells, note)
 
 
-def finite(value: float | None) -> float | None:
-    """The value; None for what JSON lacks: infinities and NaN."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def brief(value: float | None) -> float | None:
     """A finite value at four significant digits, for what isn't known any better."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+    known = finite(value)
+    return None if known is None else float(f"{known:.4g}")

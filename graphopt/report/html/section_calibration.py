@@ -12,9 +12,9 @@ from graphopt.calibration.histogram import Histogram
 from graphopt.calibration.plots import bars
 from graphopt.ir import Graph, fixed_value
 from graphopt.passes.calibrate import Calibrate
-from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, filled, sentence
 from graphopt.report.html.payload import Cell, Column, HistogramData, Section
-from graphopt.report.units import counted, percent_text
+from graphopt.report.units import counted, finite, percent_text
 
 BARS = 200
 """Bars of a histogram, at most."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphopt.report.html.gathered import Gathered, brief, finite
+from graphopt.report.html.gathered import Gathered, brief
 from graphopt.report.html.payload import Bars, Cell, Column, Section, TableData
-from graphopt.report.units import counted, names_text
+from graphopt.report.units import counted, finite, names_text
 
 if TYPE_CHECKING:  # backends bring onnxruntime in
     from graphopt.backends.layer_errors import ErrorReport

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from graphopt.ir import Constant, Graph, Node
 from graphopt.ir.to_proto import constant_bytes
-from graphopt.report.html.gathered import Gathered, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, filled, sentence
 from graphopt.report.html.payload import Cell, Column, Section
+from graphopt.report.units import finite
 
 _COLUMNS = (
     Column("node", "node"),

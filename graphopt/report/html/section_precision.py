@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from graphopt.quant.precision import PRECISIONS
 from graphopt.report.guarding import Guarded, value_text
-from graphopt.report.html.gathered import Gathered, brief, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, brief, filled, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Point, Scatter, Section, TableData, Unit
 from graphopt.report.precision import Candidate, Mixed, candidate_seconds, shares_text
-from graphopt.report.units import bytes_text, counted, decibel_text, percent_text
+from graphopt.report.units import bytes_text, counted, decibel_text, finite, percent_text
 
 if TYPE_CHECKING:  # scipy
     from graphopt.analysis.precision.record import PrecisionChoice

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphopt.report.html.gathered import Gathered, brief, filled, finite, sentence
+from graphopt.report.html.gathered import Gathered, brief, filled, sentence
 from graphopt.report.html.payload import Cell, Column, Figure, Section, TableData, Tone
 from graphopt.report.summary import LOST_ACCURACY, LOW_SQNR_DB
 from graphopt.report.units import (
@@ -15,6 +15,7 @@ from graphopt.report.units import (
     count_text,
     counted,
     decibel_text,
+    finite,
     milliseconds_text,
     percent_text,
     ratio_text,
